@@ -8,13 +8,15 @@
 #ifndef LITEFWD_FS_FS_H
 #define LITEFWD_FS_FS_H
 
-#include "prog/options.h"
+#include <stdint.h>
+
+#include "base/settings.h"
 
 struct fs;
 struct role;
 
 /* Mounts. opt and role are borrowed until fs_free(). */
-int fs_new(const struct options *opt, struct role *role, uint64_t node_id, struct fs **ret);
+int fs_new(const struct settings *opt, struct role *role, uint64_t node_id, struct fs **ret);
 
 /* Serves until unmounted or fs_stop(): 0 or negative errno. */
 int fs_run(struct fs *fs);
