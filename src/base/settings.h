@@ -1,0 +1,45 @@
+/*
+ * settings: what the command line decided, as plain values (prog/options fills it).
+ * Threads: constant once the first thread runs. Units in the names.
+ */
+#ifndef LITEFWD_BASE_SETTINGS_H
+#define LITEFWD_BASE_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct settings {
+	/* positional */
+	char *litefs_dir; /* absolute, resolved */
+	char *mountpoint; /* absolute */
+	/* program */
+	bool foreground; /* -f */
+	bool debug; /* -d: implies -f */
+	bool show_help, show_version;
+	/* -o, DESIGN 10; owned strings, NULL: not given. Times in ms, sizes in bytes. */
+	char *litefs_url;
+	char *litefs_config;
+	char *primary_url;
+	int64_t halt_timeout_ms;
+	int64_t commit_timeout_ms;
+	int64_t halt_linger_ms; /* keep HALT (or LiteFS' WRITE) this long after a commit */
+	int64_t halt_max_hold_ms; /* give it back after this, whatever happens ... */
+	int64_t halt_pause_ms; /* ... and leave it to others for this long */
+	int64_t read_max_hold_ms; /* 0: off */
+	int64_t wait_ms;
+	char *state_dir;
+	char *spool_dir;
+	int64_t spool_threshold; /* bytes */
+	bool hide_primary;
+	bool allow_other;
+	bool ro;
+	uid_t uid; /* (uid_t)-1: as the process */
+	gid_t gid;
+	mode_t umask; /* 022 by default */
+	/* resolved by options_resolve() from the above and litefs.yml */
+	char *lease_hostname;
+	char *lease_url;
+};
+
+#endif
