@@ -8,6 +8,8 @@
  *   page block: per page, ascending: pgno u32, page bytes; then u32 0
  *   trailer  16 bytes: post-apply checksum u64, file checksum u64
  *
+ * Compressed, the page block with its final zero is one LZ4 frame (independent
+ * blocks of at most 64 KiB, content checksum); header and trailer stay plain.
  * The file checksum is CRC-64/ISO over everything before it, the page block in
  * its uncompressed form, with bit 63 set. It refuses to know databases, HTTP
  * and files: bytes come from and go to callbacks.
@@ -58,6 +60,15 @@ static inline uint32_t ltx_lock_pgno(uint32_t page_size)
 /* CRC-64/ISO over pgno (big-endian u32) and the page, bit 63 set. */
 uint64_t ltx_page_checksum(uint32_t pgno, const void *page, uint32_t page_size);
 
+/* True if pgno may be sent after last_pgno (0: as the first) in a file with this header. */
+bool ltx_pgno_fits(const struct ltx_header *header, uint32_t last_pgno, uint32_t pgno);
+
+/* True if the page block may end after last_pgno (0: without a page): a snapshot needs every page. */
+bool ltx_block_complete(const struct ltx_header *header, uint32_t last_pgno);
+
+/* What a snapshot's or a drop's pages demand, whatever a database file says; true for other files. */
+bool ltx_post_apply_fits(const struct ltx_header *header, uint64_t pages_xor, uint64_t post_apply);
+
 /* 0 or -EINVAL: what LiteFS' own Header.Validate and our stricter rules demand. */
 int ltx_header_check(const struct ltx_header *header);
 
@@ -75,10 +86,11 @@ struct ltx_encoder {
 	ltx_sink_fn sink;
 	void *ctx;
 	uint64_t crc;
+	uint64_t pages_xor; /* of the page checksums: a snapshot's post-apply checksum */
 	uint32_t last_pgno;
 	uint32_t pages;
 	uint64_t bytes; /* given to the sink so far */
-	void *lz4; /* LZ4F context, buffers; NULL when not compressing */
+	void *lz4; /* LZ4F context; NULL when not compressing */
 	uint8_t *lz4_buf;
 	size_t lz4_cap;
 };
@@ -89,7 +101,10 @@ int ltx_encoder_init(struct ltx_encoder *enc, const struct ltx_header *header, l
 /* pgno: ascending, 1..commit, never the lock page (-EINVAL). A snapshot needs every page. */
 int ltx_encoder_page(struct ltx_encoder *enc, uint32_t pgno, const void *page);
 
-/* post_apply: bit 63 set. Writes the end of the page block and the trailer. */
+/*
+ * post_apply: bit 63 set; of a snapshot or a drop it must be what follows from
+ * its pages (-EINVAL). Writes the end of the page block and the trailer.
+ */
 int ltx_encoder_finish(struct ltx_encoder *enc, uint64_t post_apply, struct ltx_trailer *ret);
 
 /* Frees; after init succeeded or failed; twice is harmless. */
@@ -105,10 +120,11 @@ struct ltx_decoder {
 	ltx_source_fn source;
 	void *ctx;
 	uint64_t crc;
+	uint64_t pages_xor;
 	uint32_t last_pgno;
 	uint32_t pages;
 	bool page_block_ended;
-	void *lz4;
+	void *lz4; /* NULL when not compressed */
 	uint8_t *in_buf; /* what the source gave and was not consumed yet */
 	size_t in_len, in_pos, in_cap;
 };
@@ -122,7 +138,11 @@ int ltx_decoder_init(struct ltx_decoder *dec, ltx_source_fn source, void *ctx);
  */
 int ltx_decoder_page(struct ltx_decoder *dec, uint32_t *ret_pgno, void *page);
 
-/* After ltx_decoder_page() returned 0: trailer read, both checksums' bit 63 and the file checksum verified, nothing may follow. */
+/*
+ * After ltx_decoder_page() returned 0 (-EINVAL before): trailer read, both
+ * checksums' bit 63, the file checksum and a snapshot's or drop's post-apply
+ * checksum verified; nothing may follow.
+ */
 int ltx_decoder_finish(struct ltx_decoder *dec, struct ltx_trailer *ret);
 
 void ltx_decoder_fini(struct ltx_decoder *dec);
