@@ -1,0 +1,124 @@
+"""The harness judged by itself: what it promises to notice it must notice.
+
+Runs without litefwd: a shell script plays it where one is needed.
+"""
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import cluster as harness
+from cluster import Cluster, HarnessError, is_mounted, marked_processes, mounts_below, wait_until
+
+
+def expect_problem(fragment, body, **options):
+    try:
+        with Cluster(n=1, litefwd=False, **options) as cluster:
+            body(cluster)
+    except HarnessError as error:
+        assert fragment in str(error), f"expected {fragment!r} in: {error}"
+        return
+    raise AssertionError(f"not noticed: {fragment}")
+
+
+def fake_litefwd(cluster, script):
+    """Starts a shell script in litefwd's place."""
+    node = cluster.primary
+    node.litefwd = cluster.spawn(["sh", "-c", script], log=node.litefwd_log)
+    node.litefwd_expected = True
+    time.sleep(0.2)
+
+
+def test_harness__litefs_dies_unasked__reported():
+    def body(cluster):
+        os.kill(cluster.primary.litefs.pid, signal.SIGKILL)
+        cluster.primary.litefs.wait()
+    expect_problem("litefs n0 is gone", body)
+
+
+def test_harness__litefs_killed_by_test__not_reported():
+    with Cluster(n=1, litefwd=False) as cluster:
+        cluster.primary.kill_litefs()
+
+
+def test_harness__litefwd_dies_unasked__reported():
+    expect_problem("litefwd n0 is gone", lambda cluster: fake_litefwd(cluster, "exit 3"))
+
+
+def test_harness__litefwd_exit_status_not_zero__reported():
+    expect_problem("ended with 5 on SIGTERM", lambda cluster: fake_litefwd(cluster, "trap 'exit 5' TERM; while :; do sleep 0.05; done"))
+
+
+def test_harness__suspicious_words_in_log__reported():
+    quiet = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+    for line in ("==1==ERROR: AddressSanitizer: heap-use-after-free", "WARNING: ThreadSanitizer: data race",
+                 "x.c:3:1: runtime error: signed integer overflow", "error bug txid=3", "Assertion `x' failed.",
+                 "error invariant_broken db=a"):
+        expect_problem("logged: ", lambda cluster, line=line: fake_litefwd(cluster, f"echo {shlex.quote(line)} >&2; {quiet}"))
+
+
+def test_harness__harmless_log__not_reported():
+    with Cluster(n=1, litefwd=False) as cluster:
+        fake_litefwd(cluster, "echo 'debug halt db=a' >&2; trap 'exit 0' TERM; while :; do sleep 0.05; done")
+
+
+def test_harness__three_nodes_direct__replicated():
+    with Cluster(n=3, litefwd=False) as cluster:
+        cluster.sql_direct(cluster.primary, "a.db", "PRAGMA journal_mode=wal; CREATE TABLE t(x); INSERT INTO t VALUES(7)")
+        txid, _ = cluster.wait_converged("a.db")
+        assert txid > 0
+        for node in cluster.nodes:
+            assert cluster.sql_direct(node, "a.db", "SELECT x FROM t").strip() == "7"
+
+
+def test_harness__roles_swapped__other_node_writes():
+    with Cluster(n=2, litefwd=False) as cluster:
+        cluster.sql_direct(cluster.primary, "a.db", "PRAGMA journal_mode=wal; CREATE TABLE t(x)")
+        cluster.wait_converged("a.db")
+        cluster.swap_primary(cluster.nodes[1])
+        cluster.sql_direct(cluster.nodes[1], "a.db", "INSERT INTO t VALUES(1)")
+        cluster.wait_converged("a.db")
+        assert cluster.sql_direct(cluster.nodes[0], "a.db", "SELECT count(*) FROM t").strip() == "1"
+
+
+def leftovers_after(how):
+    """Starts a cluster in a child harness, ends that by a signal, returns what is left of it."""
+    code = ("import sys, time; sys.path.insert(0, sys.argv[1])\nfrom cluster import Cluster\n"
+            "with Cluster(n=2, litefwd=False) as c:\n"
+            " k = c.primary.conn_direct('a.db'); k('BEGIN IMMEDIATE'); print(c.base, flush=True); time.sleep(600)\n")
+    env = {key: value for key, value in os.environ.items() if key != "LITEFWD_TEST_LOGS"}
+    child = subprocess.Popen([sys.executable, "-B", "-c", code, harness.HERE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
+    base = child.stdout.readline().decode().strip()
+    assert base and len(mounts_below(base)) == 2, "the child harness came up"
+    assert len(marked_processes(base)) >= 3
+    child.send_signal(how)
+    child.wait(60)
+    wait_until("the directory is gone", lambda: not os.path.exists(base), 30)
+    return marked_processes(base) + mounts_below(base)
+
+
+def test_harness__interrupted__nothing_left():
+    assert leftovers_after(signal.SIGINT) == []
+
+
+def test_harness__terminated__nothing_left():
+    assert leftovers_after(signal.SIGTERM) == []
+
+
+def test_harness__killed_by_9__nothing_left():
+    assert leftovers_after(signal.SIGKILL) == []
+
+
+def test_harness__test_raises__nothing_left():
+    base = None
+    try:
+        with Cluster(n=2, litefwd=False) as cluster:
+            base = cluster.base
+            raise KeyError("the test's own error")
+    except KeyError:
+        pass
+    assert base and not os.path.exists(base)
+    assert marked_processes(base) + mounts_below(base) == []
+    assert not is_mounted(base)
