@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define NAME_MAX_LEN 255
+
 static const struct {
 	const char *suffix;
 	enum file_kind kind;
@@ -11,38 +13,65 @@ static const struct {
 	{"-pos", FILE_POS},	    {"-lock", FILE_LOCK},
 };
 
+static const struct {
+	const char *name;
+	enum file_kind kind;
+} dot_files[] = {
+	{".primary", FILE_NODE},
+	{".lag", FILE_NODE},
+	{".litefwd", FILE_STATUS},
+};
+
+/* Length of name without its suffix, and the kind that the suffix means. */
+static size_t split(const char *name, size_t len, enum file_kind *ret_kind)
+{
+	for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+		size_t n = strlen(suffixes[i].suffix);
+
+		if (len >= n && !memcmp(name + len - n, suffixes[i].suffix, n)) {
+			*ret_kind = suffixes[i].kind;
+			return len - n;
+		}
+	}
+	*ret_kind = FILE_DATABASE;
+	return len;
+}
+
+static int parse_dot_file(const char *name, enum file_kind *ret_kind, char *db_name)
+{
+	for (size_t i = 0; i < sizeof dot_files / sizeof dot_files[0]; i++)
+		if (!strcmp(name, dot_files[i].name)) {
+			*ret_kind = dot_files[i].kind;
+			db_name[0] = 0;
+			return 0;
+		}
+	return -EINVAL;
+}
+
 int name_parse(const char *name, enum file_kind *ret_kind, char *db_name)
 {
-	size_t len = strlen(name);
+	enum file_kind kind, inner;
+	size_t len = strlen(name), db_len;
 
 	if (len == 0)
 		return -EINVAL;
-	if (len > 255)
+	if (len > NAME_MAX_LEN)
 		return -ENAMETOOLONG;
 	for (size_t i = 0; i < len; i++)
 		if (name[i] == '/' || (unsigned char)name[i] < 0x20 || name[i] == 0x7f)
 			return -EINVAL;
-	if (!strcmp(name, ".primary") || !strcmp(name, ".lag") || !strcmp(name, ".litefwd")) {
-		*ret_kind = name[1] == 'l' && name[2] == 'i' ? FILE_STATUS : FILE_NODE;
-		db_name[0] = 0;
-		return 0;
-	}
 	if (name[0] == '.')
-		return -EINVAL;
-	for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
-		size_t n = strlen(suffixes[i].suffix);
-
-		if (len > n && !strcmp(name + len - n, suffixes[i].suffix)) {
-			memcpy(db_name, name, len - n);
-			db_name[len - n] = 0;
-			*ret_kind = suffixes[i].kind;
-			return 0;
-		}
-	}
-	if (len > NAME_DB_MAX)
+		return parse_dot_file(name, ret_kind, db_name);
+	db_len = split(name, len, &kind);
+	if (db_len > NAME_DB_MAX)
 		return -ENAMETOOLONG;
-	memcpy(db_name, name, len + 1);
-	*ret_kind = FILE_DATABASE;
+	/* "-wal", and "x-shm-wal": LiteFS would take them for files of "" and of "x-shm", which are no databases */
+	split(name, db_len, &inner);
+	if (db_len == 0 || inner != FILE_DATABASE)
+		return -EINVAL;
+	memcpy(db_name, name, db_len);
+	db_name[db_len] = 0;
+	*ret_kind = kind;
 	return 0;
 }
 

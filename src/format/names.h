@@ -26,7 +26,8 @@ enum file_kind {
 
 /*
  * 0, *ret_kind and db_name (size NAME_DB_MAX + 1; "" for FILE_NODE and FILE_STATUS).
- * -EINVAL: empty, "." and "..", a slash or control byte, or a further dot file;
+ * -EINVAL: empty, "." and "..", a slash or control byte, a further dot file, or
+ * a suffix without a database before it ("-wal", "x-shm-wal");
  * -ENAMETOOLONG. Outputs unchanged on error.
  */
 int name_parse(const char *name, enum file_kind *ret_kind, char *db_name);
