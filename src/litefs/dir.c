@@ -1,0 +1,165 @@
+#include "litefs/dir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+static int path_of(const struct lfs_files *files, const char *suffix, char *path, size_t size)
+{
+	int n = snprintf(path, size, "%s/%s%s", files->dir, files->name, suffix);
+
+	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
+static int open_file(const struct lfs_files *files, const char *suffix, int flags)
+{
+	char path[4096 + 300];
+	int err = path_of(files, suffix, path, sizeof path);
+	int fd;
+
+	if (err)
+		return err;
+	fd = open(path, flags | O_CLOEXEC, 0666);
+	return fd < 0 ? -errno : fd;
+}
+
+/*
+ * LiteFS makes "-shm" itself when it next applies a transaction; a create that
+ * races with that answers EIO, and the next plain open finds it.
+ */
+static int open_or_create(const struct lfs_files *files, const char *suffix)
+{
+	int fd = -ENOENT;
+
+	for (int i = 0; i < 20; i++) {
+		fd = open_file(files, suffix, O_RDWR);
+		if (fd != -ENOENT)
+			return fd;
+		fd = open_file(files, suffix, O_RDWR | O_CREAT);
+		if (fd != -EIO && fd != -EEXIST && fd != -ENOENT)
+			return fd;
+		clock_sleep_ns(NS_PER_MS);
+	}
+	return fd;
+}
+
+int lfs_files_open(const char *dir, const char *name, struct lfs_files *ret)
+{
+	int err;
+
+	*ret = (struct lfs_files){.shm_fd = -1, .db_fd = -1, .pos_fd = -1, .wal_fd = -1};
+	ret->dir = strdup(dir);
+	ret->name = strdup(name);
+	if (!ret->dir || !ret->name) {
+		err = -ENOMEM;
+		goto fail;
+	}
+	/* A name that LiteFS does not know must not be created by asking for its "-shm". */
+	err = ret->pos_fd = open_file(ret, "-pos", O_RDONLY);
+	if (err >= 0)
+		err = ret->shm_fd = open_or_create(ret, "-shm");
+	/* Root opens a replica's 0444 file for writing, which fcntl's write locks ask for. */
+	if (err >= 0)
+		err = ret->db_fd = open_file(ret, "", O_RDWR);
+	if (err >= 0)
+		return 0;
+fail:
+	lfs_files_close(ret);
+	return err;
+}
+
+void lfs_files_close(struct lfs_files *files)
+{
+	int *const fds[] = {&files->wal_fd, &files->shm_fd, &files->db_fd, &files->pos_fd};
+
+	for (size_t i = 0; i < sizeof fds / sizeof fds[0]; i++) {
+		if (*fds[i] >= 0)
+			close(*fds[i]);
+		*fds[i] = -1;
+	}
+	free(files->dir);
+	free(files->name);
+	files->dir = files->name = NULL;
+}
+
+int lfs_files_pos(const struct lfs_files *files, struct pos *ret)
+{
+	char text[POS_TEXT_SIZE + 1];
+	ssize_t n = pread(files->pos_fd, text, sizeof text, 0);
+
+	if (n < 0)
+		return -errno;
+	return pos_parse(text, (size_t)n, ret);
+}
+
+ssize_t lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(files->db_fd, (char *)buf + done, len - done, off + (off_t)done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
+int lfs_files_size(const struct lfs_files *files, int64_t *ret)
+{
+	struct stat st;
+
+	if (fstat(files->db_fd, &st) < 0)
+		return -errno;
+	*ret = st.st_size;
+	return 0;
+}
+
+int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret)
+{
+	char path[4096 + 300];
+	struct statx stx;
+	int err = path_of(files, "-wal", path, sizeof path);
+
+	if (err)
+		return err;
+	if (statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_SIZE, &stx) < 0) {
+		if (errno != ENOENT)
+			return -errno;
+		*ret = 0;
+		return 0;
+	}
+	*ret = (int64_t)stx.stx_size;
+	return 0;
+}
+
+int lfs_files_open_wal(struct lfs_files *files)
+{
+	char path[4096 + 300];
+	int err = path_of(files, "-wal", path, sizeof path);
+	int fd;
+
+	if (err)
+		return err;
+	/* Kept open or not, the file may have been unlinked since: look by name. */
+	if (files->wal_fd >= 0 && access(path, F_OK) == 0)
+		return 0;
+	fd = open_or_create(files, "-wal");
+	if (fd < 0)
+		return fd;
+	if (files->wal_fd >= 0)
+		close(files->wal_fd);
+	files->wal_fd = fd;
+	return 0;
+}

@@ -1,0 +1,52 @@
+/*
+ * dir: one database's files in a LiteFS directory, read only, for the life of the process.
+ *
+ * Descriptors matter: LiteFS drops POSIX locks when *any* descriptor of a file
+ * is closed, so there is exactly one per file, "-shm" is opened before the
+ * database (at death the kernel closes in that order, and WRITE must go before SHARED),
+ * and lfs_files_close() is only for a database or LiteFS that is gone.
+ * It refuses to know locks (guard.h) and views.
+ *
+ * Threads: reads from any; open and close from one, while nobody reads.
+ * Every call may block on LiteFS. Errors: negative errno as LiteFS answered
+ * (-ENOTCONN, -EIO, -ENOENT: it is gone); -EBADMSG for text that is no position.
+ */
+#ifndef LITEFWD_LITEFS_DIR_H
+#define LITEFWD_LITEFS_DIR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "format/pos.h"
+
+struct lfs_files {
+	char *dir; /* owned */
+	char *name; /* owned */
+	int shm_fd;
+	int db_fd;
+	int pos_fd;
+	int wal_fd; /* kept for self: its existence is what LiteFS needs; -1 until lfs_files_open_wal() */
+};
+
+/* Borrows dir and name. ret is zeroed and closed on error. */
+int lfs_files_open(const char *dir, const char *name, struct lfs_files *ret);
+void lfs_files_close(struct lfs_files *files);
+
+/* LiteFS' position of the database: 34 bytes from the page cache when nothing changed. */
+int lfs_files_pos(const struct lfs_files *files, struct pos *ret);
+
+/* Bytes read (0 at the end) or negative errno. */
+ssize_t lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off);
+
+/* Size of the database file now, asked of LiteFS. */
+int lfs_files_size(const struct lfs_files *files, int64_t *ret);
+
+/* Size of NAME-wal now; 0 where it does not exist. */
+int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret);
+
+/* NAME-wal is there and open (created if need be): LiteFS exits when WRITE is released without it. */
+int lfs_files_open_wal(struct lfs_files *files);
+
+#endif

@@ -1,0 +1,150 @@
+#include "litefs/guard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "format/sqlite_format.h"
+
+static int set_lock(int fd, short type, off_t start, off_t len)
+{
+	struct flock fl = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+
+	while (fcntl(fd, F_SETLK, &fl) < 0) {
+		if (errno == EINTR)
+			continue;
+		return errno == EACCES ? -EAGAIN : -errno;
+	}
+	return 0;
+}
+
+static int set_shm(struct guard *guard, short type, int first, int n)
+{
+	return set_lock(guard->files->shm_fd, type, first, n);
+}
+
+static int take_shared_db(struct guard *guard)
+{
+	int err;
+
+	if (guard->shared_db)
+		return 0;
+	err = set_lock(guard->files->db_fd, F_RDLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE);
+	if (!err)
+		guard->shared_db = true;
+	return err;
+}
+
+static int drop_shared_db(struct guard *guard)
+{
+	if (!guard->shared_db || guard->readers || guard->writer)
+		return 0;
+	guard->shared_db = false;
+	return set_lock(guard->files->db_fd, F_UNLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE);
+}
+
+void guard_init(struct guard *guard, struct lfs_files *files)
+{
+	*guard = (struct guard){.files = files};
+}
+
+int guard_take_readers(struct guard *guard)
+{
+	int err;
+
+	if (guard->readers)
+		return 0;
+	err = set_shm(guard, F_RDLCK, WAL_READ_BYTE(0), 1);
+	if (err)
+		return err;
+	err = take_shared_db(guard);
+	if (err) {
+		set_shm(guard, F_UNLCK, WAL_READ_BYTE(0), 1);
+		return err;
+	}
+	guard->readers = true;
+	return 0;
+}
+
+int guard_give_readers(struct guard *guard)
+{
+	int err;
+
+	if (!guard->readers)
+		return 0;
+	guard->readers = false;
+	err = set_shm(guard, F_UNLCK, WAL_READ_BYTE(0), 1);
+	return err ? err : drop_shared_db(guard);
+}
+
+int guard_take_writer(struct guard *guard)
+{
+	int err;
+
+	if (guard->writer)
+		return 0;
+	/* SHARED first: who closes last unlinks "-wal", for which it needs SHARED exclusively. */
+	err = take_shared_db(guard);
+	if (err)
+		return err;
+	err = lfs_files_open_wal(guard->files);
+	if (!err)
+		err = set_shm(guard, F_WRLCK, WAL_WRITE_BYTE, 1);
+	if (err) {
+		drop_shared_db(guard);
+		return err;
+	}
+	guard->writer = true;
+	return 0;
+}
+
+int guard_give_writer(struct guard *guard)
+{
+	int err;
+
+	if (!guard->writer)
+		return 0;
+	err = guard->exclusive ? guard_give_exclusive(guard) : 0;
+	if (!err)
+		err = set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
+	guard->writer = false;
+	return err ? err : drop_shared_db(guard);
+}
+
+/* Back to what the readers' lock says; also what mends a range lock that failed halfway (LITEFS.md, 10). */
+static int restore_reads(struct guard *guard)
+{
+	int err = set_shm(guard, F_UNLCK, WAL_READ_BYTE(1), WAL_NREADER - 1);
+
+	if (err)
+		return err;
+	return set_shm(guard, guard->readers ? F_RDLCK : F_UNLCK, WAL_READ_BYTE(0), 1);
+}
+
+int guard_take_exclusive(struct guard *guard)
+{
+	int err;
+
+	if (guard->exclusive)
+		return 0;
+	err = set_shm(guard, F_WRLCK, WAL_READ_BYTE(0), WAL_NREADER);
+	if (err) {
+		int undo_err = restore_reads(guard);
+
+		return undo_err ? undo_err : err;
+	}
+	guard->exclusive = true;
+	return 0;
+}
+
+int guard_give_exclusive(struct guard *guard)
+{
+	if (!guard->exclusive)
+		return 0;
+	guard->exclusive = false;
+	return restore_reads(guard);
+}
+
+void guard_forget(struct guard *guard)
+{
+	guard_init(guard, guard->files);
+}

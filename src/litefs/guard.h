@@ -1,0 +1,47 @@
+/*
+ * guard: the locks that litefwd shows LiteFS for one database, POSIX record locks
+ * on lfs_files' descriptors (never OFD: LiteFS never hears that their owner died).
+ *
+ *   readers   READ0 of the shm and SHARED of the database, shared: LiteFS applies nothing
+ *             meanwhile, in whatever mode it believes the database to be
+ *   writer    WRITE of the shm, exclusive (self only). NAME-wal exists and SHARED is held before it is
+ *             taken and until after it is given back, or LiteFS exits (LITEFS.md, 9)
+ *   commit    READ0..READ4 exclusive (self only, under writer)
+ *
+ * All of litefwd's locks on a file belong to one owner, this process, so this module
+ * counts what still needs SHARED. Threads: one at a time per object (db's token).
+ * Each call is one to three round trips to LiteFS; it may block as long as LiteFS does.
+ * Errors: -EAGAIN somebody else has it, nothing is held that was not; other negative
+ * errno: LiteFS is gone, what is held is undefined until guard_forget().
+ */
+#ifndef LITEFWD_LITEFS_GUARD_H
+#define LITEFWD_LITEFS_GUARD_H
+
+#include <stdbool.h>
+
+#include "litefs/dir.h"
+
+struct guard {
+	struct lfs_files *files; /* borrowed */
+	bool shared_db; /* SHARED is held */
+	bool readers;
+	bool writer;
+	bool exclusive;
+};
+
+void guard_init(struct guard *guard, struct lfs_files *files);
+
+int guard_take_readers(struct guard *guard);
+int guard_give_readers(struct guard *guard);
+
+int guard_take_writer(struct guard *guard);
+int guard_give_writer(struct guard *guard);
+
+/* Upgrade of the readers' lock in place, and back to it (or to none, when readers is not held). */
+int guard_take_exclusive(struct guard *guard);
+int guard_give_exclusive(struct guard *guard);
+
+/* The descriptors were closed: nothing is held any more. */
+void guard_forget(struct guard *guard);
+
+#endif

@@ -1,0 +1,110 @@
+#include "litefs/halt_record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+
+#define SLOT_SIZE 1024
+#define SLOT_COUNT 256
+
+struct halt_record {
+	pthread_mutex_t mutex;
+	int fd;
+	bool used[SLOT_COUNT];
+	bool complained;
+};
+
+int halt_record_open(const char *path, struct halt_record **ret)
+{
+	struct halt_record *rec = calloc(1, sizeof *rec);
+
+	if (!rec)
+		return -ENOMEM;
+	rec->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (rec->fd < 0) {
+		int err = -errno;
+
+		free(rec);
+		return err;
+	}
+	pthread_mutex_init(&rec->mutex, NULL);
+	*ret = rec;
+	return 0;
+}
+
+void halt_record_close(struct halt_record *rec)
+{
+	if (!rec)
+		return;
+	close(rec->fd);
+	pthread_mutex_destroy(&rec->mutex);
+	free(rec);
+}
+
+int halt_record_free_stale(struct halt_record *rec,
+			   int (*unhalt)(void *ctx, const char *url, const char *name, uint64_t id), void *ctx)
+{
+	for (int slot = 0; slot < SLOT_COUNT; slot++) {
+		char text[SLOT_SIZE + 1] = "", name[256], url[512];
+		uint64_t id;
+		ssize_t n = pread(rec->fd, text, SLOT_SIZE, (off_t)slot * SLOT_SIZE);
+
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		if (sscanf(text, "%" SCNu64 " %255s %511s", &id, name, url) != 3)
+			continue;
+		if (unhalt(ctx, url, name, id) == 0)
+			halt_record_del(rec, slot);
+		else
+			rec->used[slot] = true; /* it expires there; the slot is found again at the next start */
+	}
+	return 0;
+}
+
+int halt_record_add(struct halt_record *rec, const char *url, const char *name, uint64_t id)
+{
+	char text[SLOT_SIZE] = "";
+	int slot = 0, n;
+
+	if (!rec || strchr(name, ' '))
+		return -1;
+	n = snprintf(text, sizeof text, "%" PRIu64 " %s %s\n", id, name, url);
+	if (n < 0 || (size_t)n >= sizeof text)
+		return -1;
+	pthread_mutex_lock(&rec->mutex);
+	while (slot < SLOT_COUNT && rec->used[slot])
+		slot++;
+	if (slot == SLOT_COUNT || pwrite(rec->fd, text, sizeof text, (off_t)slot * SLOT_SIZE) != (ssize_t)sizeof text) {
+		if (!rec->complained)
+			log_warn("halt_record", "error=\"%s\" do=\"check state_dir; after a crash a HALT may last 30 s\"",
+				 slot == SLOT_COUNT ? "no free slot" : strerror(errno));
+		rec->complained = true;
+		slot = -1;
+	} else {
+		rec->used[slot] = true;
+	}
+	pthread_mutex_unlock(&rec->mutex);
+	return slot;
+}
+
+void halt_record_del(struct halt_record *rec, int slot)
+{
+	const char zero[8] = "";
+
+	if (!rec || slot < 0)
+		return;
+	pthread_mutex_lock(&rec->mutex);
+	if (pwrite(rec->fd, zero, sizeof zero, (off_t)slot * SLOT_SIZE) == (ssize_t)sizeof zero)
+		rec->used[slot] = false;
+	pthread_mutex_unlock(&rec->mutex);
+}

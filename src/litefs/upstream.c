@@ -1,0 +1,58 @@
+#include "litefs/upstream.h"
+
+int upstream_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret)
+{
+	return kind == UPSTREAM_SELF ? upstream_self_new(config, ret) : upstream_remote_new(config, ret);
+}
+
+void upstream_free(struct upstream *up)
+{
+	if (!up)
+		return;
+	up->ops->end(up);
+	up->ops->free(up);
+}
+
+enum upstream_kind upstream_kind(const struct upstream *up)
+{
+	return up->kind;
+}
+
+int upstream_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+{
+	return up->ops->begin(up, until_ns, ret_pos);
+}
+
+enum outcome upstream_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns)
+{
+	return up->ops->commit(up, tx, until_ns);
+}
+
+void upstream_end(struct upstream *up)
+{
+	up->ops->end(up);
+}
+
+int64_t upstream_hold_until(const struct upstream *up)
+{
+	return up->ops->hold_until(up);
+}
+
+int upstream_probe(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+{
+	int err = up->ops->begin(up, until_ns, ret_pos);
+
+	if (!err)
+		up->ops->end(up);
+	return err;
+}
+
+void upstream_abort(struct upstream *up)
+{
+	up->ops->abort(up);
+}
+
+int64_t upstream_rtt_ns(const struct upstream *up)
+{
+	return up->ops->rtt_ns(up);
+}

@@ -1,0 +1,113 @@
+/*
+ * upstream: where a database's transactions go. Remote: HALT and /tx on the primary.
+ * Self: LiteFS' own locks on this node and /tx to the local LiteFS. (A gateway is
+ * to be the third.) db asks begin, commit, end and does not care which it is.
+ *
+ *   begin --0--> held --commit*--> held --end--> idle        held: nobody else can commit this database
+ *
+ * begin returns the position that is the latest of the whole cluster while held.
+ * Threads: one thread per object (db's upstream worker); upstream_abort() from any.
+ * begin, commit and end block on the network and on LiteFS, bounded by the
+ * deadlines given. Ownership: borrows everything in the config until upstream_free().
+ * Errors of begin (nothing is held afterwards): -EAGAIN not had in time; -EHOSTUNREACH no
+ * primary, or it does not answer or is not the primary; -EUCLEAN (self) LiteFS' WAL is not
+ * empty, db must have it checkpointed first; -ECANCELED upstream_abort().
+ */
+#ifndef LITEFWD_LITEFS_UPSTREAM_H
+#define LITEFWD_LITEFS_UPSTREAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/settings.h"
+#include "format/pos.h"
+#include "litefs/guard.h"
+#include "litefs/halt_record.h"
+#include "litefs/role.h"
+
+struct upstream;
+
+/* What is known of a commit. It is not an error: UNKNOWN must not be folded into one. */
+enum outcome {
+	OUTCOME_COMMITTED, /* applied there, at exactly tx->after */
+	OUTCOME_REFUSED, /* not applied, and never will be */
+	OUTCOME_UNKNOWN, /* may be applied, now or later */
+};
+
+enum upstream_kind { UPSTREAM_REMOTE, UPSTREAM_SELF };
+
+/* One LTX file, ready to be sent and already verified. */
+struct upstream_tx {
+	struct pos before;
+	struct pos after;
+	uint64_t size;
+	/* Up to len bytes at offset: all of them unless at the end; negative errno. */
+	ptrdiff_t (*read_at)(void *ctx, void *buf, size_t len, uint64_t offset);
+	/* The last byte is on its way (remote; may be NULL). */
+	void (*sent)(void *ctx);
+	void *ctx;
+};
+
+struct upstream_config {
+	const struct settings *settings;
+	const char *name; /* database */
+	uint64_t node_id; /* litefwd's, random per mount */
+	struct role *role;
+	struct halt_record *halts;
+	struct guard *guard; /* self */
+	/* Exclusive use of guard (db's token); never called by remote. */
+	void (*guard_enter)(void *ctx);
+	void (*guard_leave)(void *ctx);
+	void *ctx;
+};
+
+int upstream_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret);
+void upstream_free(struct upstream *up); /* ends what is held; NULL is harmless */
+
+enum upstream_kind upstream_kind(const struct upstream *up);
+
+int upstream_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
+
+/* Only while held. tx->before must be begin's or the last committed position. */
+enum outcome upstream_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns);
+
+/* Idempotent. What could not be told to the primary is tried again by later calls, and expires there. */
+void upstream_end(struct upstream *up);
+
+/* Monotonic time at which what is held can no longer be trusted for a commit; INT64_MAX for self. */
+int64_t upstream_hold_until(const struct upstream *up);
+
+/*
+ * Fresh evidence about an unknown commit: the position of the database where it was sent, obtained so that
+ * nothing sent earlier can still be applied (a new HALT, or LiteFS' own locks). 0 or as begin.
+ */
+int upstream_probe(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
+
+/* Makes begin and commit in progress return soon. Stays in force until the next begin. */
+void upstream_abort(struct upstream *up);
+
+/* Smoothed round trip, ns; 0 when not known. */
+int64_t upstream_rtt_ns(const struct upstream *up);
+
+/* ---- for the implementations ---- */
+
+struct upstream_ops {
+	int (*begin)(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
+	enum outcome (*commit)(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns);
+	void (*end)(struct upstream *up);
+	int64_t (*hold_until)(const struct upstream *up);
+	int64_t (*rtt_ns)(const struct upstream *up);
+	void (*abort)(struct upstream *up);
+	void (*free)(struct upstream *up);
+};
+
+struct upstream {
+	const struct upstream_ops *ops;
+	enum upstream_kind kind;
+	struct upstream_config config;
+};
+
+int upstream_remote_new(const struct upstream_config *config, struct upstream **ret);
+int upstream_self_new(const struct upstream_config *config, struct upstream **ret);
+
+#endif

@@ -1,0 +1,353 @@
+/*
+ * The primary's LiteFS by its HALT lock.
+ *
+ *   begin   (GET /info, once per role epoch: it must be the primary of our cluster)
+ *           POST /halt, given up and asked again with a new id after a round trip and some tens of ms:
+ *           a long-waiting one polls ever more slowly (LITEFS.md, 8)
+ *   commit  POST /tx over the same connection, once, whole, before the lock's end
+ *   end     DELETE /halt
+ *
+ * A lock whose end could not be told is kept in `stale` and told later.
+ */
+#include "litefs/upstream.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "litefs/api.h"
+
+#define STALE_MAX 16
+/* LiteFS sweeps expired locks every 5 s; whatever we do must be over well before the 30 s. */
+#define HOLD_MARGIN_NS (3 * NS_PER_S)
+#define UNHALT_TIMEOUT_MS 2000
+#define INFO_TIMEOUT_MS 2000
+/* Slowest upload that is still begun, bytes per second. */
+#define UPLOAD_RATE_MIN (INT64_C(4) << 20)
+
+struct stale_halt {
+	uint64_t id;
+	int64_t until_ns;
+	int slot;
+};
+
+struct remote {
+	struct upstream base;
+	struct api *api; /* NULL until the primary's URL is known; for halt and tx */
+	struct api *side; /* same URL: unhalt of abandoned ids, so that api's connection stays */
+	char url[512];
+	uint64_t epoch; /* role epoch that `server_id` was verified in; 0: not verified */
+	uint64_t server_id;
+	bool held;
+	uint64_t id;
+	int slot;
+	int64_t hold_until_ns;
+	struct stale_halt stale[STALE_MAX];
+	int stale_count;
+	_Atomic(struct api *) in_call; /* for abort */
+	atomic_bool aborted;
+};
+
+static struct remote *to_remote(const struct upstream *up)
+{
+	return (struct remote *)up;
+}
+
+static struct log_limit limit_unreachable, limit_refused;
+
+static void note_stale(struct remote *r, uint64_t id, int slot)
+{
+	if (r->stale_count == STALE_MAX) {
+		/* The oldest has had the longest time to expire. */
+		halt_record_del(r->base.config.halts, r->stale[0].slot);
+		memmove(r->stale, r->stale + 1, sizeof r->stale[0] * (STALE_MAX - 1));
+		r->stale_count--;
+	}
+	r->stale[r->stale_count++] = (struct stale_halt){id, clock_now_ns() + 40 * NS_PER_S, slot};
+}
+
+static void flush_stale(struct remote *r)
+{
+	int kept = 0;
+
+	for (int i = 0; i < r->stale_count; i++) {
+		struct stale_halt s = r->stale[i];
+
+		if (clock_now_ns() < s.until_ns && r->side &&
+		    api_unhalt(r->side, r->base.config.name, s.id, UNHALT_TIMEOUT_MS) != 0)
+			r->stale[kept++] = s;
+		else
+			halt_record_del(r->base.config.halts, s.slot);
+	}
+	r->stale_count = kept;
+}
+
+static void free_id(struct remote *r, struct api *api, uint64_t id, int slot)
+{
+	if (api_unhalt(api, r->base.config.name, id, UNHALT_TIMEOUT_MS) == 0)
+		halt_record_del(r->base.config.halts, slot);
+	else
+		note_stale(r, id, slot);
+}
+
+static int set_url(struct remote *r, const char *url)
+{
+	struct api *api = NULL, *side = NULL;
+	int err;
+
+	if (r->api && !strcmp(r->url, url))
+		return 0;
+	err = api_new(url, r->base.config.node_id, &api);
+	if (!err)
+		err = api_new(url, r->base.config.node_id, &side);
+	if (err) {
+		api_free(api);
+		return err;
+	}
+	flush_stale(r);
+	api_free(r->api);
+	api_free(r->side);
+	r->api = api;
+	r->side = side;
+	r->epoch = 0;
+	/* Of an earlier primary: they expire there. */
+	for (int i = 0; i < r->stale_count; i++)
+		halt_record_del(r->base.config.halts, r->stale[i].slot);
+	r->stale_count = 0;
+	strncpy(r->url, url, sizeof r->url - 1);
+	r->url[sizeof r->url - 1] = 0;
+	return 0;
+}
+
+/* A replica answers /halt and /tx too (LITEFS.md, 1): ask who it is before its HALT is trusted. */
+static int verify_primary(struct remote *r, const struct role_state *role)
+{
+	struct api_info *info;
+	int err;
+
+	if (r->epoch == role->epoch)
+		return 0;
+	info = malloc(sizeof *info);
+	if (!info)
+		return -ENOMEM;
+	err = api_info(r->api, INFO_TIMEOUT_MS, info);
+	if (err) {
+		if (log_allow(&limit_unreachable, 5000))
+			log_warn("primary_unreachable", "db=%s url=%s error=\"%s\" do=\"check the primary and primary_url=\"",
+				 r->base.config.name, r->url, api_error(r->api));
+		err = err == -ECANCELED ? err : -EHOSTUNREACH;
+	} else if (!info->is_primary || strcmp(info->cluster_id, role->cluster_id) != 0) {
+		if (log_allow(&limit_refused, 5000))
+			log_warn("not_the_primary", "db=%s url=%s is_primary=%d do=\"check primary_url= or lease.advertise-url\"",
+				 r->base.config.name, r->url, info->is_primary);
+		err = -EHOSTUNREACH;
+	} else {
+		r->server_id = info->server_id;
+		r->epoch = role->epoch;
+	}
+	free(info);
+	return err;
+}
+
+static int halt_once(struct remote *r, int64_t until_ns, struct pos *ret_pos)
+{
+	uint64_t id = random_u64() >> 1;
+	int64_t left_ms = (until_ns - clock_now_ns()) / NS_PER_MS;
+	int64_t slice_ms = api_rtt_ns(r->api) * 3 / 2 / NS_PER_MS + 40;
+	int64_t sent_ns = 0;
+	struct api_halt halt;
+	int slot, err;
+
+	if (left_ms <= 0)
+		return -EAGAIN;
+	if (slice_ms > left_ms)
+		slice_ms = left_ms;
+	id = id ? id : 1;
+	slot = halt_record_add(r->base.config.halts, r->url, r->base.config.name, id);
+	err = api_halt(r->api, r->base.config.name, id, (int)slice_ms, &halt, &sent_ns);
+	if (err) {
+		if (err == -ENOTCONN || err == -EINVAL)
+			halt_record_del(r->base.config.halts, slot); /* nothing was sent */
+		else
+			free_id(r, r->side, id, slot);
+		if (err == -ETIMEDOUT)
+			return -ETIMEDOUT;
+		if (err == -ECANCELED)
+			return err;
+		r->epoch = 0;
+		if (log_allow(&limit_unreachable, 5000))
+			log_warn("halt_failed", "db=%s url=%s error=\"%s\"", r->base.config.name, r->url, api_error(r->api));
+		return -EHOSTUNREACH;
+	}
+	if (halt.server_id != r->server_id) {
+		r->epoch = 0;
+		free_id(r, r->api, id, slot);
+		return -EHOSTUNREACH;
+	}
+	r->held = true;
+	r->id = id;
+	r->slot = slot;
+	r->hold_until_ns = sent_ns + halt.ttl_ms * NS_PER_MS - HOLD_MARGIN_NS;
+	*ret_pos = halt.pos;
+	return 0;
+}
+
+static int remote_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+{
+	struct remote *r = to_remote(up);
+	struct role_state *role = malloc(sizeof *role);
+	int err;
+
+	if (!role)
+		return -ENOMEM;
+	atomic_store(&r->aborted, false);
+	role_get(up->config.role, role);
+	err = role->kind == ROLE_REPLICA && role->primary_url[0] ? set_url(r, role->primary_url) : -EHOSTUNREACH;
+	if (!err) {
+		api_clear_abort(r->api);
+		atomic_store(&r->in_call, r->api);
+		if (atomic_load(&r->aborted))
+			err = -ECANCELED;
+		if (!err)
+			err = verify_primary(r, role);
+		if (!err && r->stale_count)
+			flush_stale(r);
+		if (!err) {
+			do
+				err = halt_once(r, until_ns, ret_pos);
+			while (err == -ETIMEDOUT && clock_now_ns() < until_ns);
+		}
+		atomic_store(&r->in_call, NULL);
+	}
+	free(role);
+	return err == -ETIMEDOUT ? -EAGAIN : err;
+}
+
+struct body {
+	const struct upstream_tx *tx;
+	uint64_t offset;
+};
+
+static ptrdiff_t body_read(void *ctx, void *buf, size_t len)
+{
+	struct body *body = ctx;
+	ptrdiff_t n = body->tx->read_at(body->tx->ctx, buf, len, body->offset);
+
+	if (n > 0)
+		body->offset += (uint64_t)n;
+	return n;
+}
+
+static void body_sent(void *ctx)
+{
+	struct body *body = ctx;
+
+	if (body->tx->sent)
+		body->tx->sent(body->tx->ctx);
+}
+
+static enum outcome remote_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns)
+{
+	struct remote *r = to_remote(up);
+	struct body body = {.tx = tx};
+	int64_t need_ns = NS_PER_S + 4 * api_rtt_ns(r->api) + (int64_t)(tx->size / UPLOAD_RATE_MIN) * NS_PER_S;
+	int64_t left_ns = r->hold_until_ns - clock_now_ns();
+	struct api_tx call = {
+		.name = up->config.name,
+		.lock_id = r->id,
+		.server_id = r->server_id,
+		.size = tx->size,
+		.read = body_read,
+		.sent = body_sent,
+		.ctx = &body,
+		.require_halt_connection = true,
+		.deadline_ns = r->hold_until_ns < until_ns ? r->hold_until_ns : until_ns,
+	};
+	enum api_tx_result result;
+
+	if (left_ns < need_ns) {
+		log_warn("commit_refused",
+			 "db=%s reason=halt_time size=%" PRIu64 " left_ms=%" PRId64 " need_ms=%" PRId64
+			 " do=\"make the transaction shorter or smaller\"",
+			 up->config.name, tx->size, left_ns / NS_PER_MS, need_ns / NS_PER_MS);
+		return OUTCOME_REFUSED;
+	}
+	atomic_store(&r->in_call, r->api);
+	result = api_tx(r->api, &call);
+	atomic_store(&r->in_call, NULL);
+	if (result == API_TX_APPLIED)
+		return OUTCOME_COMMITTED;
+	log_warn("commit_not_acknowledged", "db=%s url=%s result=%s error=\"%s\"", up->config.name, r->url,
+		 result == API_TX_AMBIGUOUS ? "ambiguous" : "refused", api_error(r->api));
+	r->epoch = 0; /* ask who it is before the next one */
+	return result == API_TX_AMBIGUOUS ? OUTCOME_UNKNOWN : OUTCOME_REFUSED;
+}
+
+static void remote_end(struct upstream *up)
+{
+	struct remote *r = to_remote(up);
+
+	if (!r->held)
+		return;
+	r->held = false;
+	free_id(r, r->api, r->id, r->slot);
+}
+
+static int64_t remote_hold_until(const struct upstream *up)
+{
+	return to_remote(up)->hold_until_ns;
+}
+
+static int64_t remote_rtt_ns(const struct upstream *up)
+{
+	const struct remote *r = to_remote(up);
+
+	return r->api ? api_rtt_ns(r->api) : 0;
+}
+
+static void remote_abort(struct upstream *up)
+{
+	struct remote *r = to_remote(up);
+	struct api *api;
+
+	atomic_store(&r->aborted, true);
+	api = atomic_load(&r->in_call);
+	if (api)
+		api_abort(api);
+}
+
+static void remote_free(struct upstream *up)
+{
+	struct remote *r = to_remote(up);
+
+	flush_stale(r);
+	api_free(r->api);
+	api_free(r->side);
+	free(r);
+}
+
+int upstream_remote_new(const struct upstream_config *config, struct upstream **ret)
+{
+	static const struct upstream_ops ops = {
+		.begin = remote_begin,
+		.commit = remote_commit,
+		.end = remote_end,
+		.hold_until = remote_hold_until,
+		.rtt_ns = remote_rtt_ns,
+		.abort = remote_abort,
+		.free = remote_free,
+	};
+	struct remote *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return -ENOMEM;
+	r->base = (struct upstream){.ops = &ops, .kind = UPSTREAM_REMOTE, .config = *config};
+	r->slot = -1;
+	*ret = &r->base;
+	return 0;
+}

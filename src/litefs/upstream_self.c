@@ -1,0 +1,262 @@
+/*
+ * This node is the primary: LiteFS' own locks, and /tx to the local LiteFS.
+ *
+ *   begin   SHARED and NAME-wal, then WRITE; LiteFS' WAL must be empty (else the LTX would drop its frames)
+ *   commit  READ0..READ4 exclusive, POST /tx, READs back, then: is this node still the primary?
+ *   end     WRITE back (with an empty WAL LiteFS does nothing then)
+ *
+ * The order of giving back is READs, WRITE, SHARED: LiteFS' snapshots take WRITE and then the READs.
+ */
+#include "litefs/upstream.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "litefs/api.h"
+
+#define TX_TIMEOUT_NS (20 * NS_PER_S)
+#define INFO_TIMEOUT_MS 2000
+
+struct self {
+	struct upstream base;
+	struct api *api;
+	struct api_info info; /* scratch */
+	bool held;
+	atomic_bool aborted;
+};
+
+static struct self *to_self(const struct upstream *up)
+{
+	return (struct self *)up;
+}
+
+static bool is_primary(struct self *s)
+{
+	struct role_state *role = malloc(sizeof *role);
+	bool yes;
+
+	if (!role)
+		return false;
+	role_get(s->base.config.role, role);
+	yes = role->kind == ROLE_PRIMARY;
+	free(role);
+	return yes;
+}
+
+static void release(struct self *s)
+{
+	struct upstream_config *c = &s->base.config;
+
+	c->guard_enter(c->ctx);
+	guard_give_writer(c->guard);
+	c->guard_leave(c->ctx);
+}
+
+/* WRITE, taken as soon as it is free: LiteFS has no queue. */
+static int take_writer(struct self *s, int64_t until_ns)
+{
+	struct upstream_config *c = &s->base.config;
+	int64_t pause_ns = 100 * NS_PER_US;
+
+	for (;;) {
+		int err;
+
+		c->guard_enter(c->ctx);
+		err = guard_take_writer(c->guard);
+		c->guard_leave(c->ctx);
+		if (err != -EAGAIN)
+			return err;
+		if (atomic_load(&s->aborted))
+			return -ECANCELED;
+		if (clock_now_ns() >= until_ns)
+			return -EAGAIN;
+		clock_sleep_ns(pause_ns);
+		if (pause_ns < 2 * NS_PER_MS)
+			pause_ns += pause_ns / 2;
+	}
+}
+
+static int self_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+{
+	struct self *s = to_self(up);
+	int64_t wal_size;
+	int err;
+
+	atomic_store(&s->aborted, false);
+	if (!is_primary(s))
+		return -EHOSTUNREACH;
+	err = take_writer(s, until_ns);
+	if (err)
+		return err == -EAGAIN || err == -ECANCELED ? err : -EHOSTUNREACH;
+	err = lfs_files_wal_size(up->config.guard->files, &wal_size);
+	if (!err && wal_size > 0)
+		err = -EUCLEAN;
+	if (!err)
+		err = lfs_files_pos(up->config.guard->files, ret_pos);
+	if (!err && !is_primary(s))
+		err = -EHOSTUNREACH; /* LiteFS waits for this lock before it follows anyone */
+	if (err) {
+		release(s);
+		return err == -EUCLEAN ? err : -EHOSTUNREACH;
+	}
+	s->held = true;
+	return 0;
+}
+
+struct body {
+	const struct upstream_tx *tx;
+	uint64_t offset;
+};
+
+static ptrdiff_t body_read(void *ctx, void *buf, size_t len)
+{
+	struct body *body = ctx;
+	ptrdiff_t n = body->tx->read_at(body->tx->ctx, buf, len, body->offset);
+
+	if (n > 0)
+		body->offset += (uint64_t)n;
+	return n;
+}
+
+/* Direct readers are waited for; nobody new gets in while the bytes are asked for again and again. */
+static int take_exclusive(struct self *s, int64_t until_ns)
+{
+	struct upstream_config *c = &s->base.config;
+	int64_t pause_ns = 50 * NS_PER_US;
+
+	for (;;) {
+		int err;
+
+		c->guard_enter(c->ctx);
+		err = guard_take_exclusive(c->guard);
+		c->guard_leave(c->ctx);
+		if (err != -EAGAIN)
+			return err;
+		if (clock_now_ns() >= until_ns || atomic_load(&s->aborted))
+			return -EAGAIN;
+		clock_sleep_ns(pause_ns);
+		if (pause_ns < NS_PER_MS)
+			pause_ns += pause_ns / 2;
+	}
+}
+
+static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
+{
+	struct body body = {.tx = tx};
+	struct api_tx call = {
+		.name = s->base.config.name,
+		.lock_id = 1, /* never read by LiteFS */
+		.size = tx->size,
+		.read = body_read,
+		.ctx = &body,
+		.deadline_ns = clock_now_ns() + TX_TIMEOUT_NS,
+	};
+	enum api_tx_result result;
+
+	/* /tx opens no connection: it must not be the one to be sent twice. */
+	result = api_tx(s->api, &call);
+	if (result == API_TX_NOT_SENT) {
+		if (api_info(s->api, INFO_TIMEOUT_MS, &s->info) != 0)
+			return OUTCOME_REFUSED;
+		body.offset = 0;
+		result = api_tx(s->api, &call);
+	}
+	if (result == API_TX_AMBIGUOUS)
+		return OUTCOME_UNKNOWN;
+	if (result != API_TX_APPLIED) {
+		log_warn("commit_refused", "db=%s upstream=self error=\"%s\"", s->base.config.name, api_error(s->api));
+		return OUTCOME_REFUSED;
+	}
+	/* A node that has just been demoted takes /tx and loses it (LITEFS.md, 1). */
+	if (api_info(s->api, INFO_TIMEOUT_MS, &s->info) != 0 || !s->info.is_primary) {
+		log_warn("demoted_in_commit", "db=%s", s->base.config.name);
+		return OUTCOME_UNKNOWN;
+	}
+	return OUTCOME_COMMITTED;
+}
+
+static enum outcome self_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns)
+{
+	struct self *s = to_self(up);
+	struct upstream_config *c = &s->base.config;
+	enum outcome outcome;
+	struct pos pos;
+
+	if (take_exclusive(s, until_ns) != 0)
+		return OUTCOME_REFUSED;
+	/* Under every lock: if this is not the position, something is wrong with us or LiteFS. */
+	if (lfs_files_pos(c->guard->files, &pos) != 0 || !pos_equal(pos, tx->before))
+		outcome = OUTCOME_REFUSED;
+	else
+		outcome = send_tx(s, tx);
+	c->guard_enter(c->ctx);
+	guard_give_exclusive(c->guard);
+	c->guard_leave(c->ctx);
+	return outcome;
+}
+
+static void self_end(struct upstream *up)
+{
+	struct self *s = to_self(up);
+
+	if (!s->held)
+		return;
+	s->held = false;
+	release(s);
+}
+
+static int64_t self_hold_until(const struct upstream *up)
+{
+	(void)up;
+	return INT64_MAX;
+}
+
+static int64_t self_rtt_ns(const struct upstream *up)
+{
+	(void)up;
+	return 0;
+}
+
+static void self_abort(struct upstream *up)
+{
+	atomic_store(&to_self(up)->aborted, true);
+}
+
+static void self_free(struct upstream *up)
+{
+	struct self *s = to_self(up);
+
+	api_free(s->api);
+	free(s);
+}
+
+int upstream_self_new(const struct upstream_config *config, struct upstream **ret)
+{
+	static const struct upstream_ops ops = {
+		.begin = self_begin,
+		.commit = self_commit,
+		.end = self_end,
+		.hold_until = self_hold_until,
+		.rtt_ns = self_rtt_ns,
+		.abort = self_abort,
+		.free = self_free,
+	};
+	struct self *s = calloc(1, sizeof *s);
+	int err;
+
+	if (!s)
+		return -ENOMEM;
+	s->base = (struct upstream){.ops = &ops, .kind = UPSTREAM_SELF, .config = *config};
+	err = api_new(config->settings->litefs_url, config->node_id, &s->api);
+	if (err) {
+		free(s);
+		return err;
+	}
+	*ret = &s->base;
+	return 0;
+}
