@@ -1,0 +1,412 @@
+/*
+ * litefs_config.c: see litefs_config.h.
+ *
+ *	file -> environment expanded as LiteFS does it (over the whole text, before YAML)
+ *	     -> libyaml document -> the few values we want
+ *
+ * LiteFS expands with Go's os.Expand: $NAME, ${...}, one special character ($1, $$);
+ * "${}" and an unclosed "${" vanish, any other "$" stays. Within ${...} it knows
+ * NAME == 'x', NAME == "x", NAME == OTHER and the same with "!=", which give true or false.
+ */
+#include "litefs/litefs_config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <yaml.h>
+
+#define CONFIG_MAX (1024 * 1024) /* of the file, and of its expansion */
+#define DEFAULT_PORT 20202
+#define MERGE_DEPTH 8
+
+/* ---- bytes ---- */
+
+struct text {
+	char *data; /* a 0 follows data[len - 1] */
+	size_t len, cap;
+};
+
+static int text_put(struct text *t, const char *s, size_t len)
+{
+	size_t cap = t->cap ? t->cap : 4096;
+	char *p;
+
+	if (len > CONFIG_MAX - t->len)
+		return -EFBIG;
+	while (cap < t->len + len + 1)
+		cap *= 2;
+	if (cap != t->cap) {
+		p = realloc(t->data, cap);
+		if (!p)
+			return -ENOMEM;
+		t->data = p;
+		t->cap = cap;
+	}
+	memcpy(t->data + t->len, s, len);
+	t->len += len;
+	t->data[t->len] = 0;
+	return 0;
+}
+
+static int read_file(const char *path, struct text *t)
+{
+	char buf[8192];
+	ssize_t n;
+	int err = text_put(t, "", 0), fd;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		err = -errno;
+	while (!err) {
+		n = read(fd, buf, sizeof buf);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			err = n < 0 ? -errno : 0;
+			break;
+		}
+		err = text_put(t, buf, (size_t)n);
+	}
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+/* ---- expansion ---- */
+
+static bool is_word(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+}
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f';
+}
+
+static bool is_special(char c)
+{
+	return c && (strchr("*#$@!?-", c) || (c >= '0' && c <= '9'));
+}
+
+/* The value of the variable named by s[0..len): "" where there is none. */
+static const char *env(const char *s, size_t len)
+{
+	char name[256];
+	const char *v;
+
+	if (len == 0 || len >= sizeof name)
+		return "";
+	memcpy(name, s, len);
+	name[len] = 0;
+	v = getenv(name);
+	return v ? v : "";
+}
+
+/*
+ * s[0..len) as "NAME op VALUE": true, and *ret is its truth. VALUE is quoted, either
+ * way, and taken as it stands to the last quote, or it is a word: another variable.
+ */
+static bool evaluate(const char *s, size_t len, bool *ret)
+{
+	size_t word = 0, op, at, value_len;
+	const char *left, *right;
+	bool equal;
+
+	while (word < len && is_word(s[word]))
+		word++;
+	for (op = word; op < len && is_blank(s[op]); op++)
+		;
+	if (word == 0 || op + 2 > len || (s[op] != '=' && s[op] != '!') || s[op + 1] != '=')
+		return false;
+	for (at = op + 2; at < len && is_blank(s[at]); at++)
+		;
+	left = env(s, word);
+	if (len - at >= 2 && (s[at] == '\'' || s[at] == '"') && s[len - 1] == s[at]) {
+		if (memchr(s + at, '\n', len - at))
+			return false;
+		right = s + at + 1;
+		value_len = len - at - 2;
+	} else {
+		for (size_t i = at; i < len; i++)
+			if (!is_word(s[i]))
+				return false;
+		if (at == len)
+			return false;
+		right = env(s + at, len - at);
+		value_len = strlen(right);
+	}
+	equal = strlen(left) == value_len && !memcmp(left, right, value_len);
+	*ret = equal == (s[op] == '=');
+	return true;
+}
+
+static int put_variable(struct text *t, const char *s, size_t len)
+{
+	const char *v;
+	bool truth;
+
+	while (len && is_blank(*s))
+		s++, len--;
+	while (len && is_blank(s[len - 1]))
+		len--;
+	if (evaluate(s, len, &truth))
+		v = truth ? "true" : "false";
+	else
+		v = env(s, len);
+	return text_put(t, v, strlen(v));
+}
+
+/* One "$" at s (s[0] == '$', n bytes left): its expansion into t; returns the bytes eaten, or a negative errno. */
+static ptrdiff_t expand_one(struct text *t, const char *s, size_t n)
+{
+	const char *end;
+	size_t len = 1;
+	int err;
+
+	if (n < 2) {
+		err = text_put(t, "$", 1);
+		return err ? err : 1;
+	}
+	if (s[1] == '{') {
+		end = memchr(s + 2, '}', n - 2);
+		if (!end || end == s + 2)
+			return end ? 3 : 2; /* LiteFS eats what it cannot read */
+		err = put_variable(t, s + 2, (size_t)(end - s) - 2);
+		return err ? err : end - s + 1;
+	}
+	if (is_special(s[1])) {
+		err = put_variable(t, s + 1, 1);
+		return err ? err : 2;
+	}
+	while (len < n && is_word(s[len]))
+		len++;
+	err = len == 1 ? text_put(t, "$", 1) : put_variable(t, s + 1, len - 1);
+	return err ? err : (ptrdiff_t)len;
+}
+
+static int expand(const struct text *in, struct text *out)
+{
+	const char *p = in->data, *end = in->data + in->len;
+	int err = text_put(out, "", 0);
+
+	while (!err && p < end) {
+		const char *dollar = memchr(p, '$', (size_t)(end - p));
+		ptrdiff_t eaten;
+
+		err = text_put(out, p, (size_t)((dollar ? dollar : end) - p));
+		if (err || !dollar)
+			break;
+		eaten = expand_one(out, dollar, (size_t)(end - dollar));
+		if (eaten < 0)
+			return (int)eaten;
+		p = dollar + eaten;
+	}
+	return err;
+}
+
+/* ---- YAML ---- */
+
+struct loader {
+	yaml_document_t *doc;
+	struct litefs_config *config; /* being filled */
+};
+
+static int bad(struct loader *l, const yaml_node_t *node, const char *what)
+{
+	size_t line = node ? node->start_mark.line + 1 : 0;
+
+	snprintf(l->config->message, sizeof l->config->message, "line %zu: %s", line, what);
+	return -EBADMSG;
+}
+
+static bool is_null(const yaml_node_t *node)
+{
+	const char *v;
+
+	if (!node)
+		return true;
+	if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
+		return false;
+	v = (const char *)node->data.scalar.value;
+	return !strcmp(v, "") || !strcmp(v, "~") || !strcmp(v, "null") || !strcmp(v, "Null") || !strcmp(v, "NULL");
+}
+
+static bool key_is(const yaml_node_t *node, const char *key)
+{
+	return node && node->type == YAML_SCALAR_NODE && node->data.scalar.length == strlen(key) &&
+	       !memcmp(node->data.scalar.value, key, strlen(key));
+}
+
+/* The value of key in a mapping, NULL when absent; what a "<<" merges in comes second. */
+static int get(struct loader *l, const yaml_node_t *map, const char *key, int depth, yaml_node_t **ret)
+{
+	yaml_node_t *found = NULL, *merged = NULL;
+
+	for (yaml_node_pair_t *pair = map->data.mapping.pairs.start; pair < map->data.mapping.pairs.top; pair++) {
+		yaml_node_t *k = yaml_document_get_node(l->doc, pair->key);
+
+		if (key_is(k, "<<"))
+			merged = yaml_document_get_node(l->doc, pair->value);
+		if (!key_is(k, key))
+			continue;
+		if (found)
+			return bad(l, k, "the same key twice: remove one");
+		found = yaml_document_get_node(l->doc, pair->value);
+	}
+	*ret = found;
+	if (!found && merged && merged->type == YAML_MAPPING_NODE && depth < MERGE_DEPTH)
+		return get(l, merged, key, depth + 1, ret);
+	return 0;
+}
+
+/* SECTION.KEY as an owned string; NULL when absent or null. */
+static int take(struct loader *l, const yaml_node_t *root, const char *section, const char *key, char **ret)
+{
+	yaml_node_t *map, *node;
+	int err = get(l, root, section, 0, &map);
+
+	*ret = NULL;
+	if (err || is_null(map))
+		return err;
+	if (map->type != YAML_MAPPING_NODE)
+		return bad(l, map, "must be a section of \"key: value\" lines");
+	err = get(l, map, key, 0, &node);
+	if (err || is_null(node))
+		return err;
+	if (node->type != YAML_SCALAR_NODE)
+		return bad(l, node, "must be a single value");
+	if (strlen((const char *)node->data.scalar.value) != node->data.scalar.length)
+		return bad(l, node, "must not contain a zero byte");
+	*ret = strdup((const char *)node->data.scalar.value);
+	return *ret ? 0 : -ENOMEM;
+}
+
+/* ---- http.addr ---- */
+
+/* "PORT" to its number; 0 where it is none. */
+static unsigned port_of(const char *s)
+{
+	unsigned port = 0;
+
+	for (; *s >= '0' && *s <= '9' && port <= 65535; s++)
+		port = port * 10 + (unsigned)(*s - '0');
+	return *s || port > 65535 ? 0 : port;
+}
+
+/* What LiteFS listens on, as a URL that reaches it; NULL: message set, or out of memory. */
+static int local_url_of(struct loader *l, const char *addr, char **ret)
+{
+	const char *colon = addr ? strrchr(addr, ':') : NULL;
+	char host[256] = "localhost";
+	unsigned port = DEFAULT_PORT;
+
+	if (addr) {
+		port = colon ? port_of(colon + 1) : 0;
+		if (port == 0)
+			return bad(l, NULL, "http.addr: no port to be read from it: give litefs_url=");
+		if ((size_t)(colon - addr) >= sizeof host)
+			return bad(l, NULL, "http.addr: too long");
+		if (colon > addr)
+			snprintf(host, sizeof host, "%.*s", (int)(colon - addr), addr);
+		/* Every address of the node, so also this one. */
+		if (!strcmp(host, "0.0.0.0") || !strcmp(host, "[::]"))
+			snprintf(host, sizeof host, "localhost");
+	}
+	if (asprintf(ret, "http://%s:%u", host, port) < 0) {
+		*ret = NULL;
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+static int take_all(struct loader *l, const yaml_node_t *root)
+{
+	struct litefs_config *c = l->config;
+	char *addr = NULL;
+	int err;
+
+	if (!root)
+		return bad(l, root, "the file is empty");
+	if (root->type != YAML_MAPPING_NODE)
+		return bad(l, root, "is no litefs.yml: it must be a mapping");
+	err = take(l, root, "fuse", "dir", &c->fuse_dir);
+	if (!err)
+		err = take(l, root, "data", "dir", &c->data_dir);
+	if (!err)
+		err = take(l, root, "lease", "type", &c->lease_type);
+	if (!err)
+		err = take(l, root, "lease", "hostname", &c->lease_hostname);
+	if (!err)
+		err = take(l, root, "lease", "advertise-url", &c->lease_advertise_url);
+	if (!err)
+		err = take(l, root, "http", "addr", &addr);
+	if (!err)
+		err = local_url_of(l, addr, &c->local_url);
+	free(addr);
+	return err;
+}
+
+static int parse(const struct text *text, struct litefs_config *config)
+{
+	yaml_parser_t parser;
+	yaml_document_t doc;
+	struct loader l = {.doc = &doc, .config = config};
+	int err;
+
+	if (!yaml_parser_initialize(&parser))
+		return -ENOMEM;
+	yaml_parser_set_input_string(&parser, (const unsigned char *)text->data, text->len);
+	if (!yaml_parser_load(&parser, &doc)) {
+		err = parser.error == YAML_MEMORY_ERROR ? -ENOMEM : -EBADMSG;
+		snprintf(config->message, sizeof config->message, "line %zu: not YAML: %s", parser.problem_mark.line + 1,
+			 parser.problem ? parser.problem : "unreadable");
+	} else {
+		err = take_all(&l, yaml_document_get_root_node(&doc));
+		yaml_document_delete(&doc);
+	}
+	yaml_parser_delete(&parser);
+	return err;
+}
+
+int litefs_config_load(const char *path, struct litefs_config *ret)
+{
+	struct text raw = {0}, text = {0};
+	struct litefs_config config = {0};
+	int err = read_file(path, &raw);
+
+	if (!err)
+		err = expand(&raw, &text);
+	if (err == -EFBIG) {
+		snprintf(config.message, sizeof config.message, "longer than %d bytes: is no litefs.yml", CONFIG_MAX);
+		err = -EBADMSG;
+	}
+	if (!err)
+		err = parse(&text, &config);
+	free(raw.data);
+	free(text.data);
+	if (err) {
+		memcpy(ret->message, config.message, sizeof ret->message);
+		litefs_config_fini(&config);
+		return err;
+	}
+	*ret = config;
+	return 0;
+}
+
+void litefs_config_fini(struct litefs_config *config)
+{
+	free(config->fuse_dir);
+	free(config->data_dir);
+	free(config->local_url);
+	free(config->lease_type);
+	free(config->lease_hostname);
+	free(config->lease_advertise_url);
+	memset(config, 0, sizeof *config);
+}
