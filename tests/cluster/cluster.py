@@ -14,8 +14,10 @@ Promises:
   end itself is still alive, that litefwd ends with 0 on SIGTERM, and that no log
   contains a suspicious word.
 
-Environment: LITEFS, LITEFWD (binaries), LITEFWD_CLIENTS (directory of the C clients),
-LITEFWD_TEST_LOGS (where logs are kept), sanitizers' *_OPTIONS (passed through).
+Environment: LITEFS, LITEFWD (binaries), TEST_BIN (build tree's tests directory: C clients in clients/),
+LITEFWD_TEST_LOGS (where logs are kept), LITEFWD_TEST_SLOW (a factor on every time bound), sanitizers'
+*_OPTIONS (passed through). LITEFWD_TEST_DIRECT=1: no litefwd; what would use a litefwd mount uses the primary's
+LiteFS mount, the control experiment that shows what a test says of LiteFS alone.
 
 The harness never opens a database in its own process: POSIX locks belong to processes,
 and a file system that hangs would hang the harness. SQL runs in children, see Conn.
@@ -85,8 +87,8 @@ def find_binary(env, *relative):
 
 def client(name):
     """Path of a C client of tests/clients; compiled to a private place when nobody has built it."""
-    for top in filter(None, (os.environ.get("LITEFWD_CLIENTS"), os.path.join(os.getcwd(), "tests/clients"))):
-        path = os.path.join(top, name)
+    for top in filter(None, (os.environ.get("TEST_BIN"), os.path.join(os.getcwd(), "tests"))):
+        path = os.path.join(top, "clients", name)
         if os.access(path, os.X_OK):
             return path
     path = os.path.join(_client_build_dir(), name)
@@ -467,7 +469,8 @@ lease:
     # -- both
 
     def path(self, db):
-        return os.path.join(self.mount, db)
+        """Where applications find the database."""
+        return os.path.join(self.cluster.primary.litefs_dir if self.cluster.direct_only else self.mount, db)
 
     def direct_path(self, db):
         return os.path.join(self.litefs_dir, db)
@@ -558,6 +561,8 @@ class Cluster:
     def __init__(self, n=3, litefwd=True, compress=True, litefwd_opts=None, env=None, litefwd_binary=None):
         _install_signal_handlers()
         self.litefs_binary = find_binary("LITEFS", "tests/bin/litefs")
+        self.direct_only = os.environ.get("LITEFWD_TEST_DIRECT") == "1"
+        litefwd = litefwd and not self.direct_only
         self.litefwd_binary = litefwd_binary or (find_binary("LITEFWD", "litefwd") if litefwd else None)
         self.with_litefwd = litefwd
         self.compress = compress

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import bank
 import cluster as harness
 from cluster import Cluster, HarnessError, is_mounted, marked_processes, mounts_below, wait_until
 
@@ -122,3 +123,52 @@ def test_harness__test_raises__nothing_left():
     assert base and not os.path.exists(base)
     assert marked_processes(base) + mounts_below(base) == []
     assert not is_mounted(base)
+
+
+# ---------------------------------------------------------------- the judge of tests/cluster/bank.py
+
+def bank_view():
+    """One transfer of 5 from account 1 to 2 in two parts, as bank.look() shows it."""
+    return {"accounts": [[1, bank.BALANCE - 5], [2, bank.BALANCE + 5]] + [[i, bank.BALANCE] for i in range(3, bank.ACCOUNTS + 1)],
+            "log": [[1, 0, 1, 0, 2, 1, 2, 5, 40, 1], [1, 0, 1, 1, 2, 1, 2, 0, 40, 2]]}
+
+
+NO_VERDICTS = {"A": {}, "N": {}, "U": {}}
+
+
+def expect_verdict(fragment, view, verdicts):
+    problems = bank.judge(view, {**NO_VERDICTS, **verdicts})
+    assert any(fragment in problem for problem in problems), f"{fragment!r} not in {problems}"
+
+
+def test_judge__exact_database__no_problem():
+    assert bank.judge(bank_view(), {**NO_VERDICTS, "A": {(1, 0, 1): 2}}) == []
+    assert bank.judge(bank_view(), {**NO_VERDICTS, "U": {(1, 0, 1): 2, (1, 0, 9): 1}}) == []
+    assert bank.judge(bank_view(), NO_VERDICTS) == []
+
+
+def test_judge__acknowledged_missing__reported():
+    expect_verdict("acknowledged transactions are missing", bank_view(), {"A": {(1, 0, 2): 1}})
+
+
+def test_judge__executed_twice__reported():
+    view = bank_view()
+    view["log"] += [row[:9] + [row[9] + 2] for row in view["log"]]
+    expect_verdict("there twice or in part", view, {"A": {(1, 0, 1): 2}})
+
+
+def test_judge__half_a_transaction__reported():
+    view = bank_view()
+    view["log"].pop()
+    expect_verdict("there twice or in part", view, {})
+
+
+def test_judge__failed_transaction_present__reported():
+    expect_verdict("failed transactions are there all the same", bank_view(), {"N": {(1, 0, 1): 2}})
+
+
+def test_judge__lost_update__reported():
+    view = bank_view()
+    view["accounts"][0][1] += 5
+    expect_verdict("lost updates", view, {})
+    expect_verdict("sum is", view, {})
