@@ -1,10 +1,10 @@
 #include "base/log.h"
 
-#include <pthread.h>
+#include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -24,8 +24,24 @@ void log_init(bool to_syslog, enum log_level max_level)
 		openlog("litefwd", LOG_PID, LOG_DAEMON);
 }
 
+static void put_line(enum log_level level, char *line, size_t len)
+{
+	ssize_t n;
+
+	if (use_syslog) {
+		line[len] = 0;
+		syslog(level_syslog[level], "%s", line + strlen("litefwd: "));
+		return;
+	}
+	line[len++] = '\n';
+	do
+		n = write(STDERR_FILENO, line, len);
+	while (n < 0 && errno == EINTR); /* else dropped: there is nowhere left to say it */
+}
+
 void log_event(enum log_level level, const char *event, const char *fmt, ...)
 {
+	int saved_errno = errno; /* callers log first and look at errno afterwards */
 	char line[2048];
 	va_list ap;
 	int head, body;
@@ -44,27 +60,22 @@ void log_event(enum log_level level, const char *event, const char *fmt, ...)
 	len = strlen(line);
 	while (len > 0 && line[len - 1] == ' ')
 		len--;
-	if (use_syslog) {
-		line[len] = 0;
-		syslog(level_syslog[level], "%s", line + strlen("litefwd: "));
-		return;
-	}
-	line[len++] = '\n';
-	if (write(STDERR_FILENO, line, len) < 0)
-		return; /* nowhere left to say it */
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
+			line[i] = '?'; /* one event is one line, even if a caller forgot log_clean() */
+	put_line(level, line, len);
+	errno = saved_errno;
 }
 
 bool log_allow(struct log_limit *limit, int64_t interval_ms)
 {
 	int64_t now = clock_now_ns() / NS_PER_MS;
-	int64_t next = limit->next_ms;
+	int64_t next = atomic_load(&limit->next_ms);
 
-	if (now < next || !__atomic_compare_exchange_n((int64_t *)&limit->next_ms, &next, now + interval_ms, 0,
-						       __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-		limit->suppressed++;
-		return false;
-	}
-	return true;
+	if (now >= next && atomic_compare_exchange_strong(&limit->next_ms, &next, now + interval_ms))
+		return true;
+	atomic_fetch_add(&limit->suppressed, 1);
+	return false;
 }
 
 const char *log_clean(char *dst, size_t size, const char *src)

@@ -3,10 +3,10 @@
  *
  * It knows nothing of databases or LiteFS; callers write the keys.
  * Threads: every function from any thread; a line is written whole. May block on stderr.
- * Errors: none; a log line that cannot be written is dropped.
+ * Errors: none; a log line that cannot be written is dropped. errno is kept.
  *
- * Values that come from outside (names, answers) go through LOG_STR, which is
- * the caller's promise that the value was cleaned by log_clean().
+ * Values that come from outside (names, answers) go through log_clean() first,
+ * so that they cannot forge keys; no value can forge a line.
  */
 #ifndef LITEFWD_BASE_LOG_H
 #define LITEFWD_BASE_LOG_H
