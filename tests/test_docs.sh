@@ -1,0 +1,92 @@
+#!/bin/sh
+# Compares what is documented with what the program says. TAP.
+set -u
+
+top=${top_srcdir:-$(dirname "$0")/..}
+litefwd=${LITEFWD:-./litefwd}
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+n=0
+
+ok() { # NAME STATUS
+	n=$((n + 1))
+	if [ "$2" = 0 ]; then echo "ok $n - $1"; else echo "not ok $n - $1"; fi
+}
+
+# Two lists that must be the same and not empty.
+same() { # NAME LEFT RIGHT
+	if [ -s "$2" ] && diff -u "$2" "$3" >"$dir/diff"; then
+		ok "$1" 0
+	else
+		ok "$1" 1
+		sed 's/^/# /' "$dir/diff"
+	fi
+}
+
+# Everything becomes lines "name=VALUE|text (default X)".
+"$litefwd" --help >"$dir/help.txt"
+awk '/^OPTIONS/ { on = 1; next } on && /^$/ { exit } on { name = $1; sub(/^ *[^ ]+ +/, ""); print name "|" $0 }' \
+	"$dir/help.txt" | sort >"$dir/help"
+
+awk '
+	/^\.\\" begin options/ { on = 1; next }
+	/^\.\\" end options/ { if (name) print name "|" text; on = 0 }
+	!on { next }
+	/^\.It Cm / {
+		if (name) print name "|" text
+		name = $3; text = ""
+		if ($4 == "Ns") name = name "=" $8
+		next
+	}
+	/^\.Pq / { sub(/^\.Pq /, ""); text = text " (" $0 ")"; next }
+	{ text = text (text == "" ? "" : " ") $0 }
+' "$top/man/litefwd.8" | sort >"$dir/man"
+
+# | `name=VALUE` | default | text |
+awk -F ' *[|] *' '
+	/^\| Option / { on = 1; next }
+	on && !/^\|/ { on = 0 }
+	on && !/^\| *-/ {
+		gsub(/`/, "", $2); gsub(/`/, "", $3); gsub(/`/, "", $4)
+		print $2 "|" $4 ($3 == "" ? "" : " (default " $3 ")")
+	}
+' "$top/README.md" | sort >"$dir/readme"
+
+echo "1..7"
+same options__man_page__same_as_help "$dir/help" "$dir/man"
+same options__readme__same_as_help "$dir/help" "$dir/readme"
+
+# Every flag of the synopsis is in both.
+status=0
+for flag in f d; do
+	grep -q "^  -$flag  " "$dir/help.txt" && grep -q "^\.It Fl $flag\$" "$top/man/litefwd.8" || status=1
+done
+ok flags__man_page__same_as_help "$status"
+
+# Exit codes: the numbers that --help names are those of the man page.
+sed -n 's/^Exit status: //p' "$dir/help.txt" | tr ',' '\n' | sed 's/^ *\([0-9]\).*/\1/' | sort >"$dir/codes-help"
+awk '/^\.Sh EXIT STATUS/ { on = 1; next } /^\.Sh / { on = 0 } on && /^\.It / { print $2 }' "$top/man/litefwd.8" | sort >"$dir/codes-man"
+same exit_codes__man_page__same_as_help "$dir/codes-help" "$dir/codes-man"
+
+# README's two commands, the first lines of its first two sh blocks, are files that can be run.
+awk '/^```sh/ { block++; getline; print $1 }' "$top/README.md" | head -n 2 >"$dir/commands"
+printf 'scripts/demo\nscripts/test\n' >"$dir/commands-expected"
+same readme__first_two_commands__are_demo_and_test "$dir/commands" "$dir/commands-expected"
+status=0
+while read -r command; do
+	[ -x "$top/$command" ] || status=1
+done <"$dir/commands"
+ok readme__first_two_commands__are_executable "$status"
+
+# Every relative link and every path in backquotes that names one of our directories exists.
+status=0
+for doc in README.md HACKING.md; do
+	grep -o '](\([A-Za-z][A-Za-z0-9_./-]*\))' "$top/$doc" | sed 's/^](//; s/)$//' | grep -v '^http' >"$dir/links"
+	grep -o '`\(src\|tests\|scripts\|man\|packaging\)/[A-Za-z0-9_./-]*`' "$top/$doc" | tr -d '`' >>"$dir/links"
+	while read -r path; do
+		[ -e "$top/$path" ] && continue
+		echo "# $doc: $path does not exist"
+		status=1
+	done <"$dir/links"
+done
+ok docs__paths__exist "$status"
