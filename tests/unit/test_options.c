@@ -1,0 +1,422 @@
+/* The table of options: what is parsed, what is refused, where it lands. Refusals' messages are tested by test_cli.sh. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "prog/options.h"
+
+#define MAX_ARGS 16
+
+/* Parses a NULL-terminated argv; opt must be given to options_fini() afterwards. */
+static int parse(struct settings *opt, const char *first, ...)
+{
+	char *argv[MAX_ARGS + 1];
+	int argc = 0;
+	va_list ap;
+
+	va_start(ap, first);
+	for (const char *arg = first; arg; arg = va_arg(ap, const char *)) {
+		assert_true(argc < MAX_ARGS);
+		argv[argc++] = (char *)(uintptr_t)arg;
+	}
+	va_end(ap);
+	argv[argc] = NULL;
+	options_init(opt);
+	return options_parse(opt, argc, argv);
+}
+
+#define PARSE_O(opt, list) parse(opt, "litefwd", "-o", list, "/l", "/m", NULL)
+
+static void assert_refused(const char *list)
+{
+	struct settings opt;
+
+	assert_int_equal(PARSE_O(&opt, list), -EINVAL);
+	options_fini(&opt);
+}
+
+static void defaults__parsed__as_documented(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(parse(&opt, "litefwd", "/l", "/m", NULL), 0);
+	assert_string_equal(opt.litefs_dir, "/l");
+	assert_string_equal(opt.mountpoint, "/m");
+	assert_null(opt.litefs_url); /* so that litefs.yml can give it */
+	assert_null(opt.litefs_config);
+	assert_null(opt.primary_url);
+	assert_int_equal(opt.halt_timeout_ms, 10000);
+	assert_int_equal(opt.commit_timeout_ms, 30000);
+	assert_int_equal(opt.wait_ms, 30000);
+	assert_int_equal(opt.read_max_hold_ms, 0);
+	assert_true(opt.halt_linger_ms <= opt.halt_max_hold_ms);
+	assert_string_equal(opt.state_dir, "/run/litefwd");
+	assert_string_equal(opt.spool_dir, "/var/tmp");
+	assert_int_equal(opt.spool_threshold, 16 << 20);
+	assert_int_equal(opt.umask, 022);
+	assert_true(opt.uid == (uid_t)-1 && opt.gid == (gid_t)-1);
+	assert_false(opt.foreground || opt.debug || opt.hide_primary || opt.allow_other || opt.ro);
+	options_fini(&opt);
+}
+
+static void options__all__land_in_their_fields(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(PARSE_O(&opt, "litefs_url=http://a:1,litefs_config=/c,primary_url=http://{hostname}:2,halt_timeout=1s,"
+				       "commit_timeout=2s,halt_linger=3ms,halt_max_hold=4ms,halt_pause=5ms,read_max_hold=6s,"
+				       "wait=7s,state_dir=/s,spool_dir=/t,spool_threshold=8K,hide_primary,allow_other,uid=9,"
+				       "gid=10,umask=077,ro"), 0);
+	assert_string_equal(opt.litefs_url, "http://a:1");
+	assert_string_equal(opt.litefs_config, "/c");
+	assert_string_equal(opt.primary_url, "http://{hostname}:2");
+	assert_int_equal(opt.halt_timeout_ms, 1000);
+	assert_int_equal(opt.commit_timeout_ms, 2000);
+	assert_int_equal(opt.halt_linger_ms, 3);
+	assert_int_equal(opt.halt_max_hold_ms, 4);
+	assert_int_equal(opt.halt_pause_ms, 5);
+	assert_int_equal(opt.read_max_hold_ms, 6000);
+	assert_int_equal(opt.wait_ms, 7000);
+	assert_string_equal(opt.state_dir, "/s");
+	assert_string_equal(opt.spool_dir, "/t");
+	assert_int_equal(opt.spool_threshold, 8192);
+	assert_true(opt.hide_primary && opt.allow_other && opt.ro);
+	assert_int_equal(opt.uid, 9);
+	assert_int_equal(opt.gid, 10);
+	assert_int_equal(opt.umask, 077);
+	options_fini(&opt);
+}
+
+static void options__given_twice__last_wins(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(parse(&opt, "litefwd", "-owait=1s,ro,state_dir=/a", "/l", "-o", "wait=2s,rw", "/m", "-o", "state_dir=/b", NULL),
+			 0);
+	assert_int_equal(opt.wait_ms, 2000);
+	assert_string_equal(opt.state_dir, "/b");
+	assert_false(opt.ro);
+	options_fini(&opt);
+}
+
+static void options__escaped_comma__part_of_the_value(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(PARSE_O(&opt, "state_dir=/a\\,b\\\\c,ro"), 0);
+	assert_string_equal(opt.state_dir, "/a,b\\c");
+	assert_true(opt.ro);
+	options_fini(&opt);
+}
+
+static void options__empty_elements__skipped(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(PARSE_O(&opt, ",,ro,,"), 0);
+	assert_true(opt.ro);
+	options_fini(&opt);
+}
+
+static void options__of_mount_and_fstab__ignored(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(PARSE_O(&opt, "rw,noatime,nosuid,nodev,_netdev,noauto,nofail,x-systemd.after=a,comment=b,dev,suid,exec,noexec,"
+				       "auto,user,user=joe,users,defaults,relatime,sync,async"), 0);
+	assert_false(opt.ro);
+	options_fini(&opt);
+}
+
+static void options__unknown__refused(void **state)
+{
+	(void)state;
+	assert_refused("nonsense");
+	assert_refused("wait");
+	assert_refused("wait2=1s");
+	assert_refused("ro,wai=1s");
+	assert_refused("=1");
+	assert_refused("noatimes");
+	assert_refused("ro=");
+}
+
+static void urls__unusable__refused(void **state)
+{
+	(void)state;
+	assert_refused("litefs_url=");
+	assert_refused("litefs_url=localhost:20202");
+	assert_refused("litefs_url=https://localhost:20202");
+	assert_refused("litefs_url=http://{hostname}:20202");
+	assert_refused("litefs_url=http://");
+	assert_refused("primary_url=https://{hostname}");
+	assert_refused("primary_url=");
+}
+
+static void durations__well_formed__in_ms(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t ms;
+	} cases[] = {{"0", 0}, {"off", 0}, {"0s", 0}, {"1ms", 1}, {"250ms", 250}, {"10s", 10000}, {"2m", 120000}, {"1h", 3600000},
+		     {"007s", 7000}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		int64_t ms = -1;
+
+		assert_int_equal(options_parse_duration(cases[i].text, &ms), 0);
+		assert_int_equal(ms, cases[i].ms);
+	}
+}
+
+static void durations__malformed__refused_and_unchanged(void **state)
+{
+	static const char *const cases[] = {"", "s", "10", "1.5s", "-1s", "+1s", " 1s", "1s ", "1 s", "1S", "1d", "ms", "1ms2",
+					    "9223372036854775808ms", "9223372036854775807s", "99999999999999999999999s"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		int64_t ms = -7;
+
+		assert_int_equal(options_parse_duration(cases[i], &ms), -EINVAL);
+		assert_int_equal(ms, -7);
+	}
+}
+
+static void sizes__well_formed__in_bytes(void **state)
+{
+	static const struct {
+		const char *text;
+		int64_t bytes;
+	} cases[] = {{"0", 0}, {"512", 512}, {"64K", 65536}, {"16M", 16777216}, {"3G", INT64_C(3221225472)},
+		     {"9223372036854775807", INT64_MAX}};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		int64_t bytes = -1;
+
+		assert_int_equal(options_parse_size(cases[i].text, &bytes), 0);
+		assert_true(bytes == cases[i].bytes);
+	}
+}
+
+static void sizes__malformed__refused_and_unchanged(void **state)
+{
+	static const char *const cases[] = {"", "K", "-1", "1k", "1MB", "1T", "0x10", "1 M", "9223372036854775808", "9007199254740992M"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		int64_t bytes = -7;
+
+		assert_int_equal(options_parse_size(cases[i], &bytes), -EINVAL);
+		assert_int_equal(bytes, -7);
+	}
+}
+
+static void numbers__malformed__refused(void **state)
+{
+	(void)state;
+	assert_refused("uid=root");
+	assert_refused("uid=-1");
+	assert_refused("uid=4294967295");
+	assert_refused("gid=1x");
+	assert_refused("umask=08");
+	assert_refused("umask=1000");
+	assert_refused("umask=");
+}
+
+static void holds__longer_than_halt_lives__refused(void **state)
+{
+	(void)state;
+	assert_refused("halt_max_hold=30s");
+	assert_refused("halt_max_hold=1s,halt_linger=1001ms");
+	assert_refused("halt_timeout=25h");
+}
+
+static void paths__relative__made_absolute(void **state)
+{
+	char dir[] = "/tmp/test_options.XXXXXX", cwd[4096], expected[4200];
+	struct settings opt;
+
+	(void)state;
+	assert_non_null(getcwd(cwd, sizeof cwd));
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(chdir(dir), 0);
+	assert_int_equal(parse(&opt, "litefwd", "-o", "state_dir=s", "l", "/m", NULL), 0);
+	snprintf(expected, sizeof expected, "%s/l", dir);
+	assert_string_equal(opt.litefs_dir, expected);
+	assert_string_equal(opt.mountpoint, "/m");
+	snprintf(expected, sizeof expected, "%s/s", dir);
+	assert_string_equal(opt.state_dir, expected);
+	options_fini(&opt);
+	assert_int_equal(chdir(cwd), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+static void letters__given__set_flags(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(parse(&opt, "litefwd", "-f", "/l", "/m", NULL), 0);
+	assert_true(opt.foreground);
+	assert_false(opt.debug);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "/l", "/m", "-d", NULL), 0);
+	assert_true(opt.foreground && opt.debug);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "--version", NULL), 0);
+	assert_true(opt.show_version);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "-s", "/l", "/m", NULL), -EINVAL);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "--", "-l", "/m", NULL), 0);
+	assert_non_null(strstr(opt.litefs_dir, "/-l"));
+	options_fini(&opt);
+}
+
+static void mount_helper__letters_of_mount__understood(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(parse(&opt, "/sbin/mount.litefwd", "/l", "/m", "-s", "-n", "-v", "-r", "-t", "litefwd", "-o", "nonsense,wait=1s", NULL),
+			 0);
+	assert_true(opt.ro);
+	assert_false(opt.foreground);
+	assert_int_equal(opt.wait_ms, 1000);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "/sbin/mount.litefwd", "/l", "/m", "-o", "nonsense", NULL), -EINVAL);
+	options_fini(&opt);
+}
+
+/* ---- litefs.yml ---- */
+
+static char *write_config(const char *text)
+{
+	char *path = strdup("/tmp/test_options.XXXXXX");
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+	return path;
+}
+
+/* Parses with litefs_config= and more options, resolves; opt must be given to options_fini(). */
+static int resolve(struct settings *opt, const char *config, const char *more)
+{
+	char *path = write_config(config), *list = NULL;
+	int ret;
+
+	assert_true(asprintf(&list, "litefs_config=%s%s%s", path, *more ? "," : "", more) > 0);
+	assert_int_equal(PARSE_O(opt, list), 0);
+	ret = options_resolve(opt);
+	unlink(path);
+	free(path);
+	free(list);
+	return ret;
+}
+
+static const char static_config[] = "fuse:\n  dir: /l\nhttp:\n  addr: \":30303\"\nlease:\n  type: static\n  hostname: db1\n"
+				    "  advertise-url: http://db1:30303\n  candidate: true\n";
+
+static void resolve__no_config__default_url(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(parse(&opt, "litefwd", "/l", "/m", NULL), 0);
+	assert_int_equal(options_resolve(&opt), 0);
+	assert_string_equal(opt.litefs_url, "http://localhost:20202");
+	assert_null(opt.lease_url);
+	options_fini(&opt);
+}
+
+static void resolve__static_lease__fills_url_and_lease(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(resolve(&opt, static_config, ""), 0);
+	assert_string_equal(opt.litefs_url, "http://localhost:30303");
+	assert_string_equal(opt.lease_hostname, "db1");
+	assert_string_equal(opt.lease_url, "http://db1:30303");
+	options_fini(&opt);
+}
+
+static void resolve__option_given__wins_over_config(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(resolve(&opt, static_config, "litefs_url=http://other:1"), 0);
+	assert_string_equal(opt.litefs_url, "http://other:1");
+	options_fini(&opt);
+}
+
+static void resolve__consul_lease__needs_primary_url(void **state)
+{
+	static const char config[] = "fuse:\n  dir: /l\nlease:\n  type: consul\n  hostname: db1\n  advertise-url: http://db1:20202\n";
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(resolve(&opt, config, ""), -EINVAL);
+	options_fini(&opt);
+	assert_int_equal(resolve(&opt, config, "primary_url=http://{hostname}:20202"), 0);
+	assert_null(opt.lease_url);
+	options_fini(&opt);
+}
+
+static void resolve__broken_config__refused(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(resolve(&opt, "lease: [\n", ""), -EBADMSG);
+	options_fini(&opt);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(defaults__parsed__as_documented),
+		cmocka_unit_test(options__all__land_in_their_fields),
+		cmocka_unit_test(options__given_twice__last_wins),
+		cmocka_unit_test(options__escaped_comma__part_of_the_value),
+		cmocka_unit_test(options__empty_elements__skipped),
+		cmocka_unit_test(options__of_mount_and_fstab__ignored),
+		cmocka_unit_test(options__unknown__refused),
+		cmocka_unit_test(urls__unusable__refused),
+		cmocka_unit_test(durations__well_formed__in_ms),
+		cmocka_unit_test(durations__malformed__refused_and_unchanged),
+		cmocka_unit_test(sizes__well_formed__in_bytes),
+		cmocka_unit_test(sizes__malformed__refused_and_unchanged),
+		cmocka_unit_test(numbers__malformed__refused),
+		cmocka_unit_test(holds__longer_than_halt_lives__refused),
+		cmocka_unit_test(paths__relative__made_absolute),
+		cmocka_unit_test(letters__given__set_flags),
+		cmocka_unit_test(mount_helper__letters_of_mount__understood),
+		cmocka_unit_test(resolve__no_config__default_url),
+		cmocka_unit_test(resolve__static_lease__fills_url_and_lease),
+		cmocka_unit_test(resolve__option_given__wins_over_config),
+		cmocka_unit_test(resolve__consul_lease__needs_primary_url),
+		cmocka_unit_test(resolve__broken_config__refused),
+	};
+
+	return cmocka_run_group_tests_name("options", tests, NULL, NULL);
+}
