@@ -1,0 +1,228 @@
+"""A proxy between a litefwd and a LiteFS that loses, delays and spoils single calls of LiteFS' HTTP API.
+
+    with FaultProxy(cluster.primary) as proxy:
+        node.start_litefwd(primary_url=proxy.url)
+        fault = proxy.add("drop_answer", method="POST", path="/tx")
+        ...
+        assert fault.hits == 1
+
+It forwards request by request, each client connection over one connection of its own to
+LiteFS, so that "the connection is gone" means the same on both sides: when litefwd resets
+its connection, LiteFS sees its own end. What a fault does to the request that it matches:
+
+    drop_request   never forwarded; the connection is reset
+    drop_answer    forwarded and answered by LiteFS; the answer is lost, the connection is reset
+    hold_request   waits for fault.release.set(), then goes on
+    hold_answer    forwarded at once; the answer waits for fault.release.set()
+    stall_body     the header and the first fault.bytes bytes of the body; the rest after fault.release.set()
+    answer         fault.answer (bytes, a whole HTTP response) instead of LiteFS'
+
+Every request seen is in proxy.requests: (method, path, query dict).
+"""
+import select
+import socket
+import struct
+import threading
+import urllib.parse
+
+
+class Fault:
+    def __init__(self, action, method=None, path=None, times=1, count_bytes=100, answer=None):
+        self.action, self.method, self.path, self.times = action, method, path, times
+        self.bytes, self.answer = count_bytes, answer
+        self.hits = 0
+        self.seen = threading.Event()  # set with the first hit
+        self.release = threading.Event()
+
+    def matches(self, method, path):
+        return self.hits < self.times and self.method in (None, method) and self.path in (None, path)
+
+
+class Closed(Exception):
+    """One side has closed its connection."""
+
+
+class FaultProxy:
+    def __init__(self, node):
+        self.target = (node.address, node.cluster.port.number)
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(64)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.faults = []
+        self.requests = []
+        self.mutex = threading.Lock()
+        self.closing = threading.Event()
+        self.sockets = set()
+
+    def add(self, action, **options):
+        fault = Fault(action, **options)
+        with self.mutex:
+            self.faults.append(fault)
+        return fault
+
+    def seen(self, method, path):
+        with self.mutex:
+            return [query for m, p, query in self.requests if (m, p) == (method, path)]
+
+    def __enter__(self):
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.closing.set()
+        for fault in self.faults:
+            fault.release.set()
+        self.listener.close()
+        with self.mutex:
+            for sock in self.sockets:
+                sock.close()
+
+    # -- one connection
+
+    def _accept(self):
+        while not self.closing.is_set():
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client):
+        server = None
+        with self.mutex:
+            self.sockets.add(client)
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            buffer = b""
+            while True:
+                head, buffer = self._head(client, buffer)
+                method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
+                url = urllib.parse.urlsplit(target)
+                length = int(_header(head, "content-length") or 0)
+                with self.mutex:
+                    self.requests.append((method, url.path, dict(urllib.parse.parse_qsl(url.query))))
+                    fault = next((f for f in self.faults if f.matches(method, url.path)), None)
+                    if fault:
+                        fault.hits += 1
+                action = fault.action if fault else None
+                if action == "drop_request":
+                    fault.seen.set()
+                    return
+                if action == "answer":
+                    while len(buffer) < length:
+                        buffer += self._read(client)
+                    buffer = buffer[length:]
+                    fault.seen.set()
+                    client.sendall(fault.answer)
+                    continue
+                if action == "hold_request":
+                    fault.seen.set()
+                    self._wait(fault, client)
+                if server is None:
+                    server = socket.create_connection(self.target, 5)
+                    server.settimeout(None)
+                    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    with self.mutex:
+                        self.sockets.add(server)
+                server.sendall(head)
+                sent = 0
+                while sent < length:
+                    if not buffer:
+                        buffer = self._read(client)
+                    part = buffer[:length - sent]
+                    if action == "stall_body" and sent + len(part) >= fault.bytes and not fault.seen.is_set():
+                        part = part[:fault.bytes - sent]
+                        server.sendall(part)
+                        fault.seen.set()
+                        self._wait(fault, client)
+                    else:
+                        server.sendall(part)
+                    buffer = buffer[len(part):]
+                    sent += len(part)
+                if url.path in ("/events", "/stream"):
+                    self._pump(client, server)
+                    return
+                self._answer(client, server, action, fault)
+                if action == "drop_answer":
+                    return
+        except (Closed, OSError, ValueError):
+            pass
+        finally:
+            for sock in (client, server):
+                if sock:
+                    try:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    except OSError:
+                        pass
+                    sock.close()
+                    with self.mutex:
+                        self.sockets.discard(sock)
+
+    def _answer(self, client, server, action, fault):
+        head, rest = self._head(server, b"", other=client)
+        length = _header(head, "content-length")
+        body = rest
+        if length is not None:
+            while len(body) < int(length):
+                body += self._read(server)
+        elif "chunked" in (_header(head, "transfer-encoding") or ""):
+            while not body.endswith(b"0\r\n\r\n"):
+                body += self._read(server)
+        if action == "drop_answer":
+            fault.seen.set()
+            return
+        if action == "hold_answer":
+            fault.seen.set()
+            self._wait(fault, client)
+        client.sendall(head + body)
+
+    def _wait(self, fault, client):
+        """Until released; Closed as soon as the client has gone."""
+        while not fault.release.wait(0.02):
+            if select.select([client], [], [], 0)[0]:
+                if client.recv(1, socket.MSG_PEEK) == b"":
+                    raise Closed
+                fault.release.wait(0.02)  # it has sent more, such as the rest of a body
+
+    def _head(self, sock, buffer, other=None):
+        while b"\r\n\r\n" not in buffer:
+            if other:  # waiting for LiteFS: a client that goes away takes its request with it
+                ready = select.select([sock, other], [], [])[0]
+                if sock not in ready and other.recv(1, socket.MSG_PEEK) == b"":
+                    raise Closed
+                if sock not in ready:
+                    select.select([sock], [], [], 0.05)
+                    continue
+            buffer += self._read(sock)
+        head, rest = buffer.split(b"\r\n\r\n", 1)
+        return head + b"\r\n\r\n", rest
+
+    @staticmethod
+    def _read(sock):
+        data = sock.recv(1 << 16)
+        if not data:
+            raise Closed
+        return data
+
+    @staticmethod
+    def _pump(client, server):
+        while True:
+            for sock in select.select([client, server], [], [])[0]:
+                data = sock.recv(1 << 16)
+                if not data:
+                    return
+                (server if sock is client else client).sendall(data)
+
+
+def _header(head, name):
+    for line in head.decode("latin-1").split("\r\n")[1:]:
+        key, _, value = line.partition(":")
+        if key.strip().lower() == name:
+            return value.strip().lower()
+    return None
+
+
+def json_answer(body, status="200 OK"):
+    body = body if isinstance(body, bytes) else body.encode()
+    return (f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
