@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the cluster tests: functions test_* in tests/cluster/test_*.py.
 
-    run.py [--soak] [--list] [--jobs-log DIR] [--repeat N] [FILTER ...]
+    run.py [--soak] [--list] [--repeat N] [--directory DIR] [FILTER ...]
 
 FILTER: part of "file:function"; several mean any. Without a filter, all but those that are
 marked @soak. --soak: all, with LITEFWD_SOAK=1, which makes the others longer as well.
@@ -37,12 +37,12 @@ def load(path):
     return module
 
 
-def discover():
+def discover(directory):
     """[(id, path, function)] in the order of the source."""
     tests = []
-    for file in sorted(os.listdir(HERE)):
+    for file in sorted(os.listdir(directory)):
         if file.startswith("test_") and file.endswith(".py"):
-            path = os.path.join(HERE, file)
+            path = os.path.join(directory, file)
             for name, value in vars(load(path)).items():
                 if name.startswith("test_") and callable(value):
                     tests.append((f"{file[:-3]}:{name}", path, value))
@@ -58,9 +58,9 @@ def run_one(path, name):
     except marks.Skip as reason:
         print(f"skipped: {reason}")
         return SKIPPED
-    except SystemExit as error:
+    except SystemExit:
         traceback.print_exc()
-        return error.code or 1
+        return 1
     except BaseException:  # pylint: disable=broad-except
         traceback.print_exc()
         return 1
@@ -104,6 +104,7 @@ def main():
     parser.add_argument("--soak", action="store_true", help="also the long ones")
     parser.add_argument("--list", action="store_true", help="only name the tests")
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--directory", default=HERE, help="where the test files are")
     parser.add_argument("--one", nargs=2, metavar=("FILE", "FUNCTION"), help=argparse.SUPPRESS)
     parser.add_argument("filters", nargs="*", metavar="FILTER")
     options = parser.parse_args()
@@ -116,7 +117,7 @@ def main():
         env["LITEFWD_SOAK"] = "1"
     os.environ.update(env)
     slow = float(env.get("LITEFWD_TEST_SLOW", "1"))
-    chosen = [test for test in discover()
+    chosen = [test for test in discover(options.directory)
               if (any(part in test[0] for part in options.filters) if options.filters
                   else options.soak or not getattr(test[2], "soak", False))]
     if options.list:

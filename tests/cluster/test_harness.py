@@ -2,16 +2,20 @@
 
 Runs without litefwd: a shell script plays it where one is needed.
 """
+import http.client
 import os
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 
 import bank
 import cluster as harness
 from cluster import Cluster, HarnessError, is_mounted, marked_processes, mounts_below, wait_until
+from faults import FaultProxy, json_answer
 
 
 def expect_problem(fragment, body, **options):
@@ -123,6 +127,104 @@ def test_harness__test_raises__nothing_left():
     assert base and not os.path.exists(base)
     assert marked_processes(base) + mounts_below(base) == []
     assert not is_mounted(base)
+
+
+# ---------------------------------------------------------------- the runner
+
+def run_runner(source, *args):
+    """(exit status, output) of run.py on a directory with that one test file."""
+    with tempfile.TemporaryDirectory() as directory:
+        with open(os.path.join(directory, "test_x.py"), "w", encoding="utf-8") as file:
+            file.write(source)
+        done = subprocess.run([sys.executable, "-B", os.path.join(harness.HERE, "run.py"), "--directory", directory, *args],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False,
+                              env={**os.environ, "TMPDIR": directory})
+        return done.returncode, done.stdout.decode()
+
+
+def test_runner__good_and_bad_tests__counted():
+    status, out = run_runner("def test_a(): pass\ndef test_b(): assert 1 == 2\n")
+    assert status == 1 and out.splitlines()[-1] == "1 passed, 1 failed", out
+    assert "assert 1 == 2" in out and "test_x:test_b" in out
+    status, out = run_runner("def test_a(): pass\n")
+    assert status == 0 and out.splitlines()[-1] == "1 passed, 0 failed", out
+
+
+def test_runner__hanging_test__ended_and_failed():
+    status, out = run_runner("import time\nfrom marks import bound\n@bound(1)\ndef test_a(): time.sleep(600)\n")
+    assert status == 1 and "took more than" in out and out.splitlines()[-1] == "0 passed, 1 failed", out
+
+
+def test_runner__nothing_chosen_or_all_skipped__failed():
+    status, out = run_runner("def test_a(): pass\n", "nothing")
+    assert status == 1, out
+    status, out = run_runner("from marks import Skip\ndef test_a(): raise Skip('why')\n")
+    assert status == 1 and "why" in out and out.splitlines()[-1] == "0 passed, 0 failed", out
+
+
+def test_runner__test_that_exits__failed():
+    status, out = run_runner("import sys\ndef test_a(): sys.exit(0)\n")
+    assert status == 1, out
+
+
+# ---------------------------------------------------------------- the fault proxy
+
+def call(url, method, path, timeout=5):
+    """The answer's body, or the error's name."""
+    try:
+        request = urllib.request.Request(url + path, data=b"" if method == "POST" else None, method=method)
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout) as answer:
+            return answer.read().decode()
+    except OSError as error:
+        return type(error).__name__
+    except http.client.HTTPException as error:
+        return type(error).__name__
+
+
+def test_proxy__each_fault__does_what_it_says():
+    with Cluster(n=1, litefwd=False) as cluster, FaultProxy(cluster.primary) as proxy:
+        cluster.sql_direct(cluster.primary, "a.db", "PRAGMA journal_mode=wal; CREATE TABLE t(x)")
+        halt = "/halt?name=a.db&id="
+
+        def held(number):
+            """Does LiteFS hold HALT for somebody? Then another one is not granted."""
+            try:
+                cluster.primary.halt("a.db", number, timeout=0.5)
+                return False
+            except OSError:
+                return True
+            finally:
+                cluster.primary.unhalt("a.db", number)
+
+        assert '"TXID"' in call(proxy.url, "POST", halt + "1")
+        assert held(1000)
+        assert call(proxy.url, "DELETE", halt + "1") == ""
+        assert not held(1001)
+        assert proxy.seen("POST", "/halt")[0]["id"] == "1"
+
+        fault = proxy.add("drop_request", method="POST", path="/halt")
+        assert "TXID" not in call(proxy.url, "POST", halt + "2")
+        assert fault.hits == 1 and not held(1002)
+
+        proxy.add("drop_answer", method="POST", path="/halt")
+        assert "TXID" not in call(proxy.url, "POST", halt + "3")
+        assert held(1003), "the request reached LiteFS"
+        call(proxy.url, "DELETE", halt + "3")
+
+        fault = proxy.add("hold_answer", method="POST", path="/halt")
+        assert "TXID" not in call(proxy.url, "POST", halt + "4", timeout=0.5)
+        assert fault.seen.is_set() and held(1004)
+        fault.release.set()
+        call(proxy.url, "DELETE", halt + "4")
+
+        fault = proxy.add("hold_request", method="POST", path="/halt")
+        assert "TXID" not in call(proxy.url, "POST", halt + "5", timeout=0.5)
+        assert fault.seen.is_set() and not held(1005)
+        fault.release.set()
+
+        proxy.add("answer", method="GET", path="/info", answer=json_answer("{}"))
+        assert call(proxy.url, "GET", "/info") == "{}"
+        assert "isPrimary" in call(proxy.url, "GET", "/info")
 
 
 # ---------------------------------------------------------------- the judge of tests/cluster/bank.py
