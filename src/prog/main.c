@@ -1,7 +1,7 @@
 /*
  * main: puts the layers together, and takes them apart in reverse.
  *
- *   options -> checks -> lock file -> (daemon: fork) -> HTTP -> role -> LiteFS answers -> fs: mounted -> ready -> fs_run
+ *   options -> checks -> lock file -> (daemon: fork) -> HTTP -> role -> LiteFS answers -> mounted -> ready -> fs_run
  *
  * A daemon forks before the first thread is made. Its parent stays until the child is ready (or has failed) and
  * exits as the child did, so that whoever started litefwd knows. Until then the child speaks on
@@ -102,8 +102,8 @@ static void link_set(struct link *link, struct fs *fs)
 /* ---- daemon ---- */
 
 /*
- * In the child: returns the descriptor that daemon_ready() takes. The parent does not return: it exits with 0 once the child is
- * ready, or as the child did. -1: no fork was possible (message printed).
+ * In the child: returns the descriptor that daemon_ready() takes. The parent does not return: it exits with 0 once
+ * the child is ready, or as the child did. -1: no fork was possible (message printed).
  */
 static int daemon_fork(void)
 {
@@ -176,13 +176,14 @@ static int wait_for_litefs(const struct settings *opt, struct role *role)
 		if (now_ns >= deadline_ns)
 			break;
 	}
-	log_error("litefs_missing", "url=%s waited_ms=%lld do=\"start LiteFS, or say where it listens with -o litefs_url=\"",
+	log_error("litefs_missing", "url=%s waited_ms=%lld do=\"start LiteFS, or say where it is with -o litefs_url=\"",
 		  opt->litefs_url, (long long)opt->wait_ms);
 	return EXIT_NO_LITEFS;
 }
 
 /* Mounted until told otherwise. An exit code. */
-static int mount_and_run(const struct settings *opt, struct role *role, uint64_t node_id, struct link *link, int ready_fd)
+static int mount_and_run(const struct settings *opt, struct role *role, uint64_t node_id, struct link *link,
+			 int ready_fd)
 {
 	struct role_state state;
 	struct fs *fs = NULL;
@@ -198,7 +199,8 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 	/* What changed before fs was there to hear it. */
 	role_get(role, &state);
 	fs_role_changed(fs, &state);
-	log_info("mounted", "litefs_dir=\"%s\" mountpoint=\"%s\" version=" PACKAGE_VERSION, opt->litefs_dir, opt->mountpoint);
+	log_info("mounted", "litefs_dir=\"%s\" mountpoint=\"%s\" version=" PACKAGE_VERSION, opt->litefs_dir,
+		 opt->mountpoint);
 	if (ready_fd >= 0)
 		daemon_ready(ready_fd);
 	ret = stop_requested ? 0 : fs_run(fs);

@@ -305,8 +305,8 @@ static int recover_stale(const char *path)
 			return 0; /* other errors are reported by who looks at it next */
 		ret = mount_check_find(MOUNTINFO, path, &entry);
 		if (ret == 1 && is_litefs(&entry)) {
-			complain("%s is the mount of a LiteFS that has died: are LITEFS_DIR and MOUNTPOINT the right way round?",
-				 path);
+			complain("%s is the mount of a LiteFS that has died: "
+				 "are LITEFS_DIR and MOUNTPOINT the right way round?", path);
 			return -EBUSY;
 		}
 		if (ret == 1 && is_fuse(&entry))
@@ -375,7 +375,8 @@ int mount_check_mountpoint(struct settings *opt)
 	if (!ret)
 		ret = probe(path, &st);
 	if (ret) {
-		complain("mountpoint %s: %s%s", opt->mountpoint, strerror(-ret), ret == -ENOENT ? ": make it with mkdir" : "");
+		complain("mountpoint %s: %s%s", opt->mountpoint, strerror(-ret),
+			 ret == -ENOENT ? ": make it with mkdir" : "");
 		goto fail;
 	}
 	if (!S_ISDIR(st.stx_mode)) {
@@ -384,8 +385,8 @@ int mount_check_mountpoint(struct settings *opt)
 		goto fail;
 	}
 	if (mount_check_is_inside(path, opt->litefs_dir) || mount_check_is_inside(opt->litefs_dir, path)) {
-		complain("mountpoint %s and LITEFS_DIR %s must not lie in each other: choose a directory elsewhere", path,
-			 opt->litefs_dir);
+		complain("mountpoint %s and LITEFS_DIR %s must not lie in each other: choose a directory elsewhere",
+			 path, opt->litefs_dir);
 		ret = -EINVAL;
 		goto fail;
 	}

@@ -42,7 +42,7 @@ struct option {
 
 #define OPTION_DURATION_MAX_MS (INT64_C(24) * 3600 * 1000)
 
-/* LiteFS forgets a HALT after 30 s; a hold must end well before, or every commit near its end is lost to the deadline. */
+/* LiteFS forgets a HALT after 30 s: a hold must end well before, or commits near its end are lost to the deadline. */
 #define HOLD_MAX_MS (INT64_C(15) * 1000)
 
 #define AT(field) offsetof(struct settings, field)
@@ -68,7 +68,8 @@ static const struct option options_table[] = {
 	{"wait", "TIME", OPT_DURATION, AT(wait_ms), "30s", false, 0, "how long to wait for LiteFS at start"},
 	{"state_dir", "DIR", OPT_PATH, AT(state_dir), "/run/litefwd", false, 0, "lock files and the ids of held locks"},
 	{"spool_dir", "DIR", OPT_PATH, AT(spool_dir), "/var/tmp", false, 0, "where large transactions go"},
-	{"spool_threshold", "SIZE", OPT_SIZE, AT(spool_threshold), "16M", false, 0, "what is kept in memory before that"},
+	{"spool_threshold", "SIZE", OPT_SIZE, AT(spool_threshold), "16M", false, 0,
+	 "what is kept in memory before that"},
 	{"hide_primary", NULL, OPT_FLAG, AT(hide_primary), NULL, false, 0, "hide the file .primary from applications"},
 	{"allow_other", NULL, OPT_FLAG, AT(allow_other), NULL, false, 0, "let other users in"},
 	{"uid", "N", OPT_ID, AT(uid), NULL, false, 0, "owner that the files show"},
@@ -438,7 +439,8 @@ static int parse_argv(struct settings *opt, int argc, char **argv, bool as_mount
 			const char *list = arg[2] ? arg + 2 : argv[++i];
 
 			if (!list) {
-				complain("-o needs options, as in -o %s=%s", options_table[0].name, options_table[0].initial);
+				complain("-o needs options, as in -o %s=%s", options_table[0].name,
+					 options_table[0].initial);
 				return -EINVAL;
 			}
 			ret = apply_list(opt, list, sloppy);
@@ -453,7 +455,8 @@ static int parse_argv(struct settings *opt, int argc, char **argv, bool as_mount
 			if (opt->show_help || opt->show_version)
 				return 0;
 		} else if (positionals == 2) {
-			complain("too many arguments, from \"%s\" on: litefwd [-f] [-o OPTIONS] LITEFS_DIR MOUNTPOINT", arg);
+			complain("too many arguments, from \"%s\" on: litefwd [-f] [-o OPTIONS] LITEFS_DIR MOUNTPOINT",
+				 arg);
 			return -EINVAL;
 		} else {
 			ret = set_string(positional[positionals], arg, true);
@@ -470,7 +473,8 @@ static int parse_argv(struct settings *opt, int argc, char **argv, bool as_mount
 		return -EINVAL;
 	}
 	if (opt->halt_linger_ms > opt->halt_max_hold_ms) {
-		complain("halt_linger is longer than halt_max_hold: make it %lldms or less", (long long)opt->halt_max_hold_ms);
+		complain("halt_linger is longer than halt_max_hold: make it %lldms or less",
+			 (long long)opt->halt_max_hold_ms);
 		return -EINVAL;
 	}
 	return 0;
@@ -529,8 +533,9 @@ int options_resolve(struct settings *opt)
 	}
 	for (size_t i = 0; i < OPTIONS; i++) {
 		const struct option *option = &options_table[i];
+		char **field = (char **)((char *)opt + option->offset);
 
-		if (option->late && !*(char **)((char *)opt + option->offset) && set_option(opt, option, option->initial)) {
+		if (option->late && !*field && set_option(opt, option, option->initial)) {
 			complain("out of memory");
 			return -ENOMEM;
 		}
@@ -549,14 +554,15 @@ void options_print_help(void)
 	       "OPTIONS, separated by commas (TIME: 250ms, 10s, 2m; SIZE: 65536, 64K, 16M):\n");
 	for (size_t i = 0; i < OPTIONS; i++) {
 		const struct option *option = &options_table[i];
-		int width = printf("  %s%s%s", option->name, option->value ? "=" : "", option->value ? option->value : "");
+		const char *value = option->value ? option->value : "";
+		int width = printf("  %s%s%s", option->name, *value ? "=" : "", value);
 
 		printf("%*s%s", width < 26 ? 26 - width : 1, "", option->help);
 		if (option->initial)
 			printf(" (default %s)", option->initial);
 		putchar('\n');
 	}
-	printf("\nWhat mount(8) and fstab add (rw, noatime, _netdev, nofail, x-... and the like) is accepted and ignored.\n"
+	printf("\nWhat mount(8) and fstab add (rw, noatime, _netdev, x-... and so on) is accepted and ignored.\n"
 	       "Exit status: %d success, %d failed, %d usage, %d LiteFS is not there.\n",
 	       EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_LITEFS);
 }

@@ -56,7 +56,7 @@ static void find__mounted_twice__last_one(void **state)
 {
 	char *table = make_file("24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
 				"42 24 0:39 / /l rw,nosuid,nodev,relatime - tmpfs tmpfs rw\n"
-				"43 42 0:40 / /l rw,nosuid,nodev,relatime shared:7 master:2 - fuse litefs rw,user_id=0\n"
+				"43 42 0:40 / /l rw,nosuid,relatime shared:7 master:2 - fuse litefs rw,user_id=0\n"
 				"44 24 0:41 / /lx rw - proc proc rw\n");
 	struct mount_entry entry;
 
@@ -71,7 +71,8 @@ static void find__mounted_twice__last_one(void **state)
 
 static void find__not_mounted__zero(void **state)
 {
-	char *table = make_file("42 24 0:39 / /litefs rw - fuse litefs rw\n\nnonsense\n1 2 3\n42 24 0:39 / /q rw - fuse\n");
+	char *table = make_file("42 24 0:39 / /litefs rw - fuse litefs rw\n\n"
+				"nonsense\n1 2 3\n42 24 0:39 / /q rw - fuse\n");
 	struct mount_entry entry;
 
 	(void)state;

@@ -1,4 +1,4 @@
-/* The table of options: what is parsed, what is refused, where it lands. Refusals' messages are tested by test_cli.sh. */
+/* The table of options: what is parsed, what is refused, where it lands. The messages are tested by test_cli.sh. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -73,10 +73,10 @@ static void options__all__land_in_their_fields(void **state)
 	struct settings opt;
 
 	(void)state;
-	assert_int_equal(PARSE_O(&opt, "litefs_url=http://a:1,litefs_config=/c,primary_url=http://{hostname}:2,halt_timeout=1s,"
-				       "commit_timeout=2s,halt_linger=3ms,halt_max_hold=4ms,halt_pause=5ms,read_max_hold=6s,"
-				       "wait=7s,state_dir=/s,spool_dir=/t,spool_threshold=8K,hide_primary,allow_other,uid=9,"
-				       "gid=10,umask=077,ro"), 0);
+	assert_int_equal(PARSE_O(&opt, "litefs_url=http://a:1,litefs_config=/c,primary_url=http://{hostname}:2,"
+				       "halt_timeout=1s,commit_timeout=2s,halt_linger=3ms,halt_max_hold=4ms,"
+				       "halt_pause=5ms,read_max_hold=6s,wait=7s,state_dir=/s,spool_dir=/t,spool_threshold=8K,"
+				       "hide_primary,allow_other,uid=9,gid=10,umask=077,ro"), 0);
 	assert_string_equal(opt.litefs_url, "http://a:1");
 	assert_string_equal(opt.litefs_config, "/c");
 	assert_string_equal(opt.primary_url, "http://{hostname}:2");
@@ -102,8 +102,8 @@ static void options__given_twice__last_wins(void **state)
 	struct settings opt;
 
 	(void)state;
-	assert_int_equal(parse(&opt, "litefwd", "-owait=1s,ro,state_dir=/a", "/l", "-o", "wait=2s,rw", "/m", "-o", "state_dir=/b", NULL),
-			 0);
+	assert_int_equal(parse(&opt, "litefwd", "-owait=1s,ro,state_dir=/a", "/l", "-o", "wait=2s,rw", "/m", "-o",
+			       "state_dir=/b", NULL), 0);
 	assert_int_equal(opt.wait_ms, 2000);
 	assert_string_equal(opt.state_dir, "/b");
 	assert_false(opt.ro);
@@ -136,8 +136,8 @@ static void options__of_mount_and_fstab__ignored(void **state)
 	struct settings opt;
 
 	(void)state;
-	assert_int_equal(PARSE_O(&opt, "rw,noatime,nosuid,nodev,_netdev,noauto,nofail,x-systemd.after=a,comment=b,dev,suid,exec,noexec,"
-				       "auto,user,user=joe,users,defaults,relatime,sync,async"), 0);
+	assert_int_equal(PARSE_O(&opt, "rw,noatime,nosuid,nodev,_netdev,noauto,nofail,x-systemd.after=a,comment=b,dev,"
+				       "suid,exec,noexec,auto,user,user=joe,users,defaults,relatime,sync,async"), 0);
 	assert_false(opt.ro);
 	options_fini(&opt);
 }
@@ -171,8 +171,8 @@ static void durations__well_formed__in_ms(void **state)
 	static const struct {
 		const char *text;
 		int64_t ms;
-	} cases[] = {{"0", 0}, {"off", 0}, {"0s", 0}, {"1ms", 1}, {"250ms", 250}, {"10s", 10000}, {"2m", 120000}, {"1h", 3600000},
-		     {"007s", 7000}};
+	} cases[] = {{"0", 0},	    {"off", 0},	      {"0s", 0},       {"1ms", 1},     {"250ms", 250},
+		     {"10s", 10000}, {"2m", 120000}, {"1h", 3600000}, {"007s", 7000}};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -185,8 +185,10 @@ static void durations__well_formed__in_ms(void **state)
 
 static void durations__malformed__refused_and_unchanged(void **state)
 {
-	static const char *const cases[] = {"", "s", "10", "1.5s", "-1s", "+1s", " 1s", "1s ", "1 s", "1S", "1d", "ms", "1ms2",
-					    "9223372036854775808ms", "9223372036854775807s", "99999999999999999999999s"};
+	static const char *const cases[] = {
+		"",    "s",  "10", "1.5s", "-1s",  "+1s", " 1s", "1s ", "1 s", "1S", "1d", "ms", "1ms2",
+		"9223372036854775808ms", "9223372036854775807s", "99999999999999999999999s",
+	};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -216,7 +218,8 @@ static void sizes__well_formed__in_bytes(void **state)
 
 static void sizes__malformed__refused_and_unchanged(void **state)
 {
-	static const char *const cases[] = {"", "K", "-1", "1k", "1MB", "1T", "0x10", "1 M", "9223372036854775808", "9007199254740992M"};
+	static const char *const cases[] = {"",	  "K",	  "-1",	 "1k",			"1MB",
+					    "1T", "0x10", "1 M", "9223372036854775808", "9007199254740992M"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -294,8 +297,8 @@ static void mount_helper__letters_of_mount__understood(void **state)
 	struct settings opt;
 
 	(void)state;
-	assert_int_equal(parse(&opt, "/sbin/mount.litefwd", "/l", "/m", "-s", "-n", "-v", "-r", "-t", "litefwd", "-o", "nonsense,wait=1s", NULL),
-			 0);
+	assert_int_equal(parse(&opt, "/sbin/mount.litefwd", "/l", "/m", "-s", "-n", "-v", "-r", "-t", "litefwd", "-o",
+			       "nonsense,wait=1s", NULL), 0);
 	assert_true(opt.ro);
 	assert_false(opt.foreground);
 	assert_int_equal(opt.wait_ms, 1000);
@@ -332,7 +335,9 @@ static int resolve(struct settings *opt, const char *config, const char *more)
 	return ret;
 }
 
-static const char static_config[] = "fuse:\n  dir: /l\nhttp:\n  addr: \":30303\"\nlease:\n  type: static\n  hostname: db1\n"
+static const char static_config[] = "fuse:\n  dir: /l\n"
+				    "http:\n  addr: \":30303\"\n"
+				    "lease:\n  type: static\n  hostname: db1\n"
 				    "  advertise-url: http://db1:30303\n  candidate: true\n";
 
 static void resolve__no_config__default_url(void **state)
@@ -371,7 +376,8 @@ static void resolve__option_given__wins_over_config(void **state)
 
 static void resolve__consul_lease__needs_primary_url(void **state)
 {
-	static const char config[] = "fuse:\n  dir: /l\nlease:\n  type: consul\n  hostname: db1\n  advertise-url: http://db1:20202\n";
+	static const char config[] = "fuse:\n  dir: /l\n"
+				     "lease:\n  type: consul\n  hostname: db1\n  advertise-url: http://db1:20202\n";
 	struct settings opt;
 
 	(void)state;
