@@ -67,7 +67,7 @@ def run_one(path, name):
     return 0
 
 
-def run_bounded(path, name, bound, log_path, env):
+def run_bounded(path, name, bound, grace, log_path, env):
     """(exit status or None when it took too long)."""
     with open(log_path, "wb") as log:
         child = subprocess.Popen([sys.executable, "-B", os.path.abspath(__file__), "--one", path, name], stdout=log, stderr=log,
@@ -77,15 +77,28 @@ def run_bounded(path, name, bound, log_path, env):
         except subprocess.TimeoutExpired:
             child.terminate()
             try:
-                child.wait(60)
+                child.wait(grace)
             except subprocess.TimeoutExpired:
-                child.kill()  # its watcher process takes down what it started
+                child.kill()
+                kill_started_by(env)  # the test itself may hang in a mount until its server is gone
                 child.wait()
             return None
         except BaseException:
             child.send_signal(signal.SIGTERM)
             child.wait(60)
             raise
+
+
+def kill_started_by(env):
+    """Ends what a test has started, but for the harness' watcher, which then unmounts and removes."""
+    mark = f"LITEFWD_TEST_LOGS={env['LITEFWD_TEST_LOGS']}".encode()
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/environ", "rb") as environ, open(f"/proc/{entry}/cmdline", "rb") as cmdline:
+                if entry.isdigit() and mark in environ.read().split(b"\0") and b"--watch" not in cmdline.read().split(b"\0"):
+                    os.kill(int(entry), signal.SIGKILL)
+        except OSError:
+            pass
 
 
 def tail(path, lines=25):
@@ -104,6 +117,7 @@ def main():
     parser.add_argument("--soak", action="store_true", help="also the long ones")
     parser.add_argument("--list", action="store_true", help="only name the tests")
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--grace", type=float, default=40, help="seconds that a test which took too long has to clean up")
     parser.add_argument("--directory", default=HERE, help="where the test files are")
     parser.add_argument("--one", nargs=2, metavar=("FILE", "FUNCTION"), help=argparse.SUPPRESS)
     parser.add_argument("filters", nargs="*", metavar="FILTER")
@@ -137,7 +151,7 @@ def main():
             env["LITEFWD_TEST_LOGS"] = directory
             begin = time.monotonic()
             bound = getattr(function, "bound", DEFAULT_BOUND) * slow
-            status = run_bounded(path, function.__name__, bound, log, env)
+            status = run_bounded(path, function.__name__, bound, options.grace, log, env)
             took = f"{time.monotonic() - begin:6.1f} s"
             if status == 0:
                 passed += 1

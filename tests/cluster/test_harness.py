@@ -3,6 +3,7 @@
 Runs without litefwd: a shell script plays it where one is needed.
 """
 import http.client
+import json
 import os
 import shlex
 import signal
@@ -129,6 +130,20 @@ def test_harness__test_raises__nothing_left():
     assert not is_mounted(base)
 
 
+def test_stress_client__sum_is_wrong__violation_and_exit_1():
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "a.db")
+        subprocess.run(["sqlite3", path, "PRAGMA journal_mode=wal; CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);"
+                        "INSERT INTO accounts VALUES (1, 10), (2, 10); CREATE TABLE log(client, thread, seq, part, parts, src, dst, amount, pad)"],
+                       check=True, stdout=subprocess.DEVNULL)
+        for wanted, status in ((20, 0), (21, 1)):
+            done = subprocess.run([harness.client("stress"), "--db", path, "--seconds", "0.3", "--accounts", "2", "--sum", str(wanted)],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+            found = json.loads(done.stdout)
+            assert done.returncode == status and (found["violations"] > 0) == (status == 1), found
+            assert found["commits"] > 0 and found["reads"] > 0, found
+
+
 # ---------------------------------------------------------------- the runner
 
 def run_runner(source, *args):
@@ -153,6 +168,15 @@ def test_runner__good_and_bad_tests__counted():
 def test_runner__hanging_test__ended_and_failed():
     status, out = run_runner("import time\nfrom marks import bound\n@bound(1)\ndef test_a(): time.sleep(600)\n")
     assert status == 1 and "took more than" in out and out.splitlines()[-1] == "0 passed, 1 failed", out
+
+
+def test_runner__test_hangs_in_a_mount_and_ignores_sigterm__everything_ended():
+    status, out = run_runner("import signal, time\nfrom cluster import Cluster\nfrom marks import bound\n"
+                             "@bound(2)\ndef test_a():\n with Cluster(n=1, litefwd=False) as c:\n"
+                             "  print('base ' + c.base, flush=True)\n  signal.signal(signal.SIGTERM, signal.SIG_IGN)\n  time.sleep(600)\n", "--grace", "1")
+    assert status == 1 and "took more than" in out, out
+    base = next(line.split()[-1] for line in out.splitlines() if "base " in line)
+    wait_until("nothing is left", lambda: not os.path.exists(base) and not mounts_below(base) and not marked_processes(base), 20)
 
 
 def test_runner__nothing_chosen_or_all_skipped__failed():
