@@ -33,6 +33,7 @@
 #include "litefs/url.h"
 
 #define HEADERS_MAX (64 * 1024) /* of one answer, all lines together */
+#define SOCKETS_MAX 8 /* attempts at several addresses of one host go on side by side */
 #define BODY_KEEP (64 * 1024) /* a larger answer's buffer is not kept */
 
 struct http {
@@ -42,6 +43,8 @@ struct http {
 	int abort_fd;
 	atomic_bool aborted;
 	uint64_t serial;
+	int sockets[SOCKETS_MAX]; /* open: one, but while a connection is being made */
+	unsigned n_sockets;
 	char *body;
 	size_t body_cap;
 	size_t base_len;
@@ -78,7 +81,7 @@ static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_so
 	int fd;
 
 	(void)purpose;
-	if (!http->req || http->req->no_open)
+	if (!http->req || http->req->no_open || http->n_sockets == SOCKETS_MAX)
 		return CURL_SOCKET_BAD;
 	fd = socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
 	if (fd < 0)
@@ -88,7 +91,33 @@ static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_so
 		return CURL_SOCKET_BAD;
 	}
 	http->serial++;
+	http->sockets[http->n_sockets++] = fd;
 	return fd;
+}
+
+static int close_socket(void *ctx, curl_socket_t fd)
+{
+	struct http *http = ctx;
+
+	for (unsigned i = 0; i < http->n_sockets; i++)
+		if (http->sockets[i] == fd) {
+			http->sockets[i] = http->sockets[--http->n_sockets];
+			break;
+		}
+	return close(fd);
+}
+
+/*
+ * True where an idle connection has something to say: its end, a reset, or bytes that nobody
+ * asked for. libcurl 7.88 does not look closely enough before it uses a connection again.
+ */
+static bool connection_is_dead(const struct http *http)
+{
+	struct pollfd p[SOCKETS_MAX];
+
+	for (unsigned i = 0; i < http->n_sockets; i++)
+		p[i] = (struct pollfd){.fd = http->sockets[i], .events = POLLIN | POLLRDHUP};
+	return http->n_sockets == 0 || poll(p, http->n_sockets, 0) != 0;
 }
 
 static int before_request(void *ctx, char *remote_ip, char *local_ip, int remote_port, int local_port)
@@ -96,7 +125,8 @@ static int before_request(void *ctx, char *remote_ip, char *local_ip, int remote
 	struct http *http = ctx;
 
 	(void)remote_ip, (void)local_ip, (void)remote_port, (void)local_port;
-	if (http->req->no_open && http->req->serial && http->req->serial != http->serial) {
+	if (http->req->no_open &&
+	    ((http->req->serial && http->req->serial != http->serial) || connection_is_dead(http))) {
 		http->cb_error = http->answer->started ? -EIO : -ENOTCONN;
 		return CURL_PREREQFUNC_ABORT;
 	}
@@ -299,6 +329,8 @@ static int set_constant_options(struct http *http)
 	bad |= curl_easy_setopt(e, CURLOPT_ERRORBUFFER, http->errbuf) != CURLE_OK;
 	bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETFUNCTION, open_socket) != CURLE_OK;
 	bad |= curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, http) != CURLE_OK;
+	bad |= curl_easy_setopt(e, CURLOPT_CLOSESOCKETFUNCTION, close_socket) != CURLE_OK;
+	bad |= curl_easy_setopt(e, CURLOPT_CLOSESOCKETDATA, http) != CURLE_OK;
 	bad |= curl_easy_setopt(e, CURLOPT_PREREQFUNCTION, before_request) != CURLE_OK;
 	bad |= curl_easy_setopt(e, CURLOPT_PREREQDATA, http) != CURLE_OK;
 	bad |= curl_easy_setopt(e, CURLOPT_READFUNCTION, read_body) != CURLE_OK;
