@@ -225,5 +225,17 @@ def assert_halt_succeeds(cluster, db, within=2.0):
     return took
 
 
+def assert_one_txid_per_commit(cluster, db, load, txid_before):
+    """Only where every commit was acknowledged and nobody else wrote: LiteFS counted exactly as many transactions as the clients."""
+    moved = cluster.wait_converged(db)[0] - txid_before
+    assert moved == load.total("commits"), f"{load.total('commits')} commits acknowledged, but the TXID rose by {moved}"
+    for node in cluster.nodes:
+        if node.litefwd:
+            counters = node.counters(db)
+            forwarded = counters.get("commits_remote" if node is not cluster.primary else "commits_self", 0)
+            mine = load.total("commits", node=node.index, direct=False)
+            assert forwarded == mine, f"n{node.index}: {mine} commits by its clients, {counters}"
+
+
 def wait_txid(node, db, txid, timeout=30):
     return wait_until(f"n{node.index} has TXID {txid} of {db}", lambda: node.pos(db)[0] >= txid, timeout)

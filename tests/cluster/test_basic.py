@@ -298,6 +298,194 @@ def test_journal_mode__wal_to_rollback__refused_and_still_wal():
         assert_same_everywhere(cluster)
 
 
+# ---------------------------------------------------------------- other ways to use SQLite
+
+def test_read_only_connection__beside_writers__exact():
+    with Cluster() as cluster:
+        create(cluster)
+        for turn in range(3):
+            for node in cluster.nodes:
+                node.sql(DB, f"INSERT INTO t VALUES ('{turn} {node.index}')")
+                cluster.wait_converged(DB)
+                for other in cluster.nodes:
+                    out = cluster.run(["sqlite3", "-batch", "-readonly", "-cmd", ".timeout 20000", other.path(DB), "SELECT x FROM t ORDER BY rowid DESC LIMIT 1"])
+                    assert out.strip() == f"{turn} {node.index}"
+        assert_same_everywhere(cluster)
+
+
+def test_read_only_connection__stays_open__writers_and_replication_go_on():
+    code = ("import sqlite3, sys\n"
+            "db = sqlite3.connect('file:' + sys.argv[1] + '?mode=ro', uri=True, timeout=20)\n"
+            "for line in sys.stdin:\n    print(db.execute('SELECT count(*) FROM t').fetchone()[0], flush=True)\n")
+    with Cluster() as cluster:
+        create(cluster)
+        readers = [cluster.spawn([sys.executable, "-c", code, node.path(DB)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for node in cluster.nodes]
+        count = 3
+        for turn in range(5):
+            for node in cluster.nodes:
+                node.sql(DB, f"INSERT INTO t VALUES ({turn})")
+                count += 1
+                cluster.wait_converged(DB)
+                for reader in readers:
+                    reader.stdin.write(b"\n")
+                    reader.stdin.flush()
+                    assert int(reader.stdout.readline()) == count
+        for reader in readers:
+            reader.stdin.close()
+            assert reader.wait(20) == 0
+
+
+def test_locking_mode_exclusive__in_wal_mode__refused_and_others_unharmed():
+    with Cluster() as cluster:
+        create(cluster)
+        for node in cluster.nodes:
+            before = cluster.primary.pos(DB)
+            with node.conn(DB, busy_ms=300) as conn:
+                conn("PRAGMA locking_mode = exclusive")
+                try:
+                    conn("INSERT INTO t VALUES ('exclusive')")
+                    accepted = True
+                except SqlError:
+                    accepted = False
+            count = int(cluster.primary.sql(DB, "SELECT count(*) FROM t WHERE x = 'exclusive'"))
+            assert count == (1 if accepted else 0)
+            if not accepted:
+                assert cluster.primary.pos(DB) == before
+            node.sql(DB, "DELETE FROM t WHERE x = 'exclusive'; INSERT INTO t VALUES (1)")
+        assert_same_everywhere(cluster)
+
+
+def test_backup__online_and_vacuum_into__good_copies():
+    with Cluster(n=2) as cluster:
+        create(cluster, rows=2000)
+        for node in cluster.nodes:
+            node.sql(DB, "INSERT INTO t VALUES ('last')")
+            copy = os.path.join(node.base, "copy.db")
+            cluster.shell(node.path(DB), f".backup {copy}")
+            into = os.path.join(node.base, "into.db")
+            node.sql(DB, f"VACUUM INTO '{into}'")
+            expected = node.sql(DB, "SELECT count(*) FROM t")
+            for path in (copy, into):
+                assert cluster.shell(path, "PRAGMA integrity_check; SELECT count(*) FROM t") == "ok\n" + expected
+
+
+def test_backup__into_a_database_of_the_mount__whole_or_refused():
+    with Cluster(n=2) as cluster:
+        create(cluster)
+        create(cluster, "other.db", rows=500)
+        for node in cluster.nodes:
+            source = os.path.join(node.base, "source.db")
+            cluster.shell(source, "PRAGMA journal_mode = wal; CREATE TABLE t(x); INSERT INTO t VALUES ('restored'), (randomblob(20000))")
+            code, _, err = cluster.run(["sqlite3", "-batch", "-bail", "-cmd", ".timeout 5000", node.path("other.db"), f".restore {source}"], check=False)
+            cluster.wait_converged("other.db")
+            found = cluster.primary.sql("other.db", "SELECT count(*) FROM t").strip()
+            note(f".restore on n{node.index}: exit {code} {err.strip()[:80]}")
+            assert found == "2" if code == 0 else found in ("500", "2"), (code, err, found)
+        assert_same_everywhere(cluster, "other.db")
+
+
+def test_attach__both_databases_written_in_one_transaction__both_there():
+    with Cluster() as cluster:
+        create(cluster, "a.db")
+        create(cluster, "b.db")
+        for node in cluster.nodes:
+            with node.conn("a.db") as conn:
+                conn("ATTACH ? AS b", node.path("b.db"))
+                for _ in range(3):
+                    conn("BEGIN IMMEDIATE")
+                    conn("INSERT INTO main.t VALUES (1)")
+                    conn("INSERT INTO b.t VALUES (2)")
+                    conn("COMMIT")
+        assert cluster.primary.sql("a.db", "SELECT count(*) FROM t").strip() == "12"
+        assert cluster.primary.sql("b.db", "SELECT count(*) FROM t").strip() == "12"
+        assert_same_everywhere(cluster, "a.db")
+        assert_same_everywhere(cluster, "b.db")
+
+
+def test_raw_writes__without_the_write_lock__refused_and_nothing_committed():
+    code = r"""
+import os, sys
+failed = 0
+for suffix in ("", "-wal"):
+    try:
+        fd = os.open(sys.argv[1] + suffix, os.O_RDWR)
+    except OSError as error:
+        print(suffix, "open", error)
+        failed += 1
+        continue
+    for action in (lambda: os.pwrite(fd, b"x" * 4096, 4096), lambda: os.ftruncate(fd, 100)):
+        try:
+            action()
+            print(suffix, "accepted")
+        except OSError as error:
+            print(suffix, error)
+            failed += 1
+    os.close(fd)
+"""
+    with Cluster(n=2) as cluster:
+        create(cluster)
+        for node in cluster.nodes:
+            with node.conn(DB) as conn:
+                assert conn("SELECT count(*) FROM t") == [(3,)]
+                before = cluster.primary.pos(DB)
+                status, out, err = in_child(cluster, code, node.path(DB))
+                assert status == 0, err
+                assert not any(line.startswith(" accepted") for line in out.splitlines()), out
+                assert cluster.primary.pos(DB) == before
+                assert conn("SELECT count(*) FROM t") == [(3,)]
+                assert conn("PRAGMA integrity_check") == [("ok",)]
+        cluster.nodes[1].sql(DB, "INSERT INTO t VALUES (1)")
+        assert_same_everywhere(cluster)
+
+
+def test_waiting__writer_blocked_by_writer_of_same_node__gets_through():
+    with Cluster() as cluster:
+        create(cluster)
+        for node in cluster.nodes:
+            with node.conn(DB) as first, node.conn(DB) as second:
+                first("BEGIN IMMEDIATE")
+                first("INSERT INTO t VALUES ('first')")
+                second.send("INSERT INTO t VALUES ('second')")
+                assert second.pending(0.5), "two writers at once"
+                first("COMMIT")
+                second.result()
+        assert_same_everywhere(cluster)
+
+
+def test_waiting__writer_blocked_by_writer_of_another_node__gets_through():
+    with Cluster() as cluster:
+        create(cluster)
+        for holder in cluster.nodes:
+            for waiter in cluster.nodes:
+                if holder is waiter:
+                    continue
+                with holder.conn(DB) as first, waiter.conn(DB) as second:
+                    first("BEGIN IMMEDIATE")
+                    first("INSERT INTO t VALUES ('first')")
+                    second.send("INSERT INTO t VALUES ('second')")
+                    assert second.pending(0.3), f"n{holder.index} and n{waiter.index} write at once"
+                    first("COMMIT")
+                    second.result()
+        assert_same_everywhere(cluster)
+
+
+def test_waiting__busy_timeout_runs_out__busy():
+    with Cluster() as cluster:
+        create(cluster)
+        for holder in cluster.nodes:
+            for waiter in cluster.nodes:
+                with holder.conn(DB) as first, waiter.conn(DB, busy_ms=300) as second:
+                    first("BEGIN IMMEDIATE")
+                    first("INSERT INTO t VALUES ('first')")
+                    try:
+                        second("BEGIN IMMEDIATE", timeout=40)
+                        raise AssertionError("two writers at once")
+                    except SqlError as error:
+                        assert error.is_busy, error
+                    first("COMMIT")
+        assert_same_everywhere(cluster)
+
+
 # ---------------------------------------------------------------- rollback-mode databases
 
 def first_write_refused(conn, sql):

@@ -49,11 +49,13 @@ def all_mounts(fair_part, **options):
     with Cluster() as cluster:
         bank.create(cluster, DB)
         load = bank.Load(cluster, DB)
+        txid = cluster.primary.pos(DB)[0]
         start_everyone(load, seconds=SECONDS, **options)
         load.wait(SECONDS + 60)
         report(load, fair_part)
         load.assert_clean()
         assert bank.verify(cluster, DB, load) > 0
+        bank.assert_one_txid_per_commit(cluster, DB, load, txid)
         assert load.total("commits", direct=True) > 0
 
 
