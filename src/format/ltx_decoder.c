@@ -19,12 +19,10 @@
 #include "format/crc64.h"
 
 #define IN_CAP 32768
-#define LZ4_FRAME_MAGIC UINT32_C(0x184D2204)
 
 struct frame {
 	LZ4F_dctx *dctx;
-	bool begun; /* its magic has been seen */
-	bool ended;
+	bool ended; /* a second frame, or one behind a skippable one, is malformed */
 };
 
 /* Reads more; in_len grows. -EBADMSG at the end of the file: every caller needs at least one more byte. */
@@ -67,35 +65,12 @@ static int raw(struct ltx_decoder *dec, uint8_t *buf, size_t len)
 	return 0;
 }
 
-/* liblz4 would skip skippable frames and what else begins with another magic; LTX has none. */
-static int frame_begin(struct ltx_decoder *dec, struct frame *frame)
-{
-	uint32_t magic = htole32(LZ4_FRAME_MAGIC);
-	uint8_t first[sizeof magic];
-	size_t used = sizeof first, made = 0, hint;
-	int err = raw(dec, first, sizeof first);
-
-	if (err)
-		return err;
-	if (memcmp(first, &magic, sizeof magic))
-		return -EBADMSG;
-	hint = LZ4F_decompress(frame->dctx, NULL, &made, first, &used, NULL);
-	if (LZ4F_isError(hint) || used != sizeof first)
-		return -EBADMSG;
-	frame->begun = true;
-	return 0;
-}
-
 /* Up to *len decompressed bytes, as many as one step gives; 0 only at the frame's end or when more input was read. */
 static int frame_step(struct ltx_decoder *dec, struct frame *frame, uint8_t *buf, size_t *len)
 {
 	size_t used, hint;
-	int err = 0;
+	int err = dec->in_pos == dec->in_len ? fill(dec) : 0;
 
-	if (!frame->begun)
-		err = frame_begin(dec, frame);
-	if (!err && dec->in_pos == dec->in_len)
-		err = fill(dec);
 	if (err)
 		return err;
 	used = dec->in_len - dec->in_pos;

@@ -638,7 +638,15 @@ static void ltx_decoder__something_follows__refused(void **state)
 
 /* ---- LZ4 frames that our encoder would not write ---- */
 
-enum frame_kind { FRAME_AS_OURS, FRAME_LINKED_4M, FRAME_LONGER, FRAME_SHORTER, FRAME_TWICE, FRAME_SKIPPABLE };
+enum frame_kind {
+	FRAME_AS_OURS,
+	FRAME_LINKED_4M,
+	FRAME_LONGER,
+	FRAME_SHORTER,
+	FRAME_TWICE,
+	FRAME_SPLIT, /* the content in two frames */
+	FRAME_SKIPPABLE,
+};
 
 /* A compressed file of one page made by hand around LZ4F itself. */
 static struct file with_frame(const struct ltx_header *h, enum frame_kind kind)
@@ -661,7 +669,10 @@ static struct file with_frame(const struct ltx_header *h, enum frame_kind kind)
 		len -= 4;
 	if (kind == FRAME_LINKED_4M)
 		prefs.frameInfo = (LZ4F_frameInfo_t){.blockSizeID = LZ4F_max4MB, .contentSize = len};
-	packed_len = LZ4F_compressFrame(packed, sizeof packed, plain, len, &prefs);
+	packed_len = LZ4F_compressFrame(packed, sizeof packed, plain, kind == FRAME_SPLIT ? len / 2 : len, &prefs);
+	if (kind == FRAME_SPLIT)
+		packed_len += LZ4F_compressFrame(packed + packed_len, sizeof packed - packed_len, plain + len / 2,
+						 len - len / 2, &prefs);
 	assert_false(LZ4F_isError(packed_len));
 	sink(&f, head, sizeof head);
 	if (kind == FRAME_SKIPPABLE)
@@ -860,6 +871,102 @@ static void vectors__snapshot_of_several_transactions__equals_their_sum(void **s
 	}
 }
 
+/* LiteFS' library has to read our frames: same version, block mode, checksums and block size as its own. */
+static void vectors__lz4_frame_descriptor__as_ours(void **state)
+{
+	struct ltx_header h = change_header(4096, LTX_FLAG_COMPRESS_LZ4);
+	struct file theirs = vector("wal", 4096, "lz4"), ours = encoded(&h, change_pages, POST);
+
+	(void)state;
+	assert_memory_equal(ours.data + LTX_HEADER_SIZE, theirs.data + LTX_HEADER_SIZE, 7);
+	file_free(&theirs);
+	file_free(&ours);
+}
+
+/* Some bytes overwritten or cut out; on plain files the file checksum is then made right again. */
+static void damage(struct file *f, uint64_t *x, bool fix)
+{
+	uint64_t be;
+
+	for (int n = 0; n < 3; n++) {
+		*x ^= *x << 13;
+		*x ^= *x >> 7;
+		*x ^= *x << 17;
+		if (*x % 5 == 0 && f->len > 200) {
+			size_t at = (*x >> 8) % (f->len - 64), cut = (*x >> 40) % 64;
+
+			memmove(f->data + at, f->data + at + cut, f->len - at - cut);
+			f->len -= cut;
+		} else {
+			size_t range = *x % 3 ? f->len : LTX_HEADER_SIZE + 20;
+
+			f->data[(*x >> 8) % (range < f->len ? range : f->len)] = (uint8_t)(*x >> 56);
+		}
+	}
+	if (fix) {
+		be = htobe64(crc64_iso(0, f->data, f->len - 8) | LTX_CHECKSUM_FLAG);
+		memcpy(f->data + f->len - 8, &be, 8);
+	}
+}
+
+/* Accepted only if it is a file that we would write ourselves. */
+static void decode_damaged(struct file *f, size_t *ret_accepted)
+{
+	static uint8_t page[65536];
+	struct ltx_decoder dec;
+	struct ltx_encoder enc = {0};
+	struct ltx_trailer t, t_out;
+	struct file out = {0};
+	uint32_t pgno;
+	int more = ltx_decoder_init(&dec, source, f);
+
+	if (!more)
+		assert_int_equal(ltx_encoder_init(&enc, &dec.header, sink, &out), 0);
+	while (!more && (more = ltx_decoder_page(&dec, &pgno, page)) == 1) {
+		assert_int_equal(ltx_encoder_page(&enc, pgno, page), 0);
+		more = 0;
+	}
+	if (!more)
+		more = ltx_decoder_finish(&dec, &t);
+	if (!more) {
+		assert_int_equal(ltx_encoder_finish(&enc, t.post_apply, &t_out), 0);
+		assert_true(t.file_checksum == t_out.file_checksum);
+		++*ret_accepted;
+	} else {
+		assert_int_equal(more, -EBADMSG);
+	}
+	ltx_decoder_fini(&dec);
+	ltx_encoder_fini(&enc);
+	file_free(&out);
+}
+
+static void vectors__random_damage__refused_or_a_file_that_we_would_write(void **state)
+{
+	static const char *const whats[] = {"create", "wal", "grow", "truncate", "drop", "full"};
+	uint64_t x = 88172645463325252;
+	size_t accepted_lz4 = 0, accepted_fixed = 0;
+
+	(void)state;
+	for (size_t w = 0; w < sizeof whats / sizeof whats[0]; w++)
+		for (int lz4 = 0; lz4 <= 1; lz4++) {
+			struct file good = vector(whats[w], 512, lz4 ? "lz4" : "plain");
+
+			for (int round = 0; round < 2000; round++) {
+				struct file bad = {.data = malloc(good.len), .len = good.len, .cap = good.len};
+
+				assert_non_null(bad.data);
+				memcpy(bad.data, good.data, good.len);
+				damage(&bad, &x, !lz4);
+				decode_damaged(&bad, lz4 ? &accepted_lz4 : &accepted_fixed);
+				file_free(&bad);
+			}
+			file_free(&good);
+		}
+	/* damage that only touches pages or free header fields, with a right checksum, is another good file */
+	assert_true(accepted_fixed > 100 && accepted_fixed < 9000);
+	assert_true(accepted_lz4 < 200);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -887,6 +994,8 @@ int main(void)
 		cmocka_unit_test(ltx_decoder__source_fails_at_each_call__its_error),
 		cmocka_unit_test(vectors__life_of_a_database__applies_and_reencodes),
 		cmocka_unit_test(vectors__snapshot_of_several_transactions__equals_their_sum),
+		cmocka_unit_test(vectors__lz4_frame_descriptor__as_ours),
+		cmocka_unit_test(vectors__random_damage__refused_or_a_file_that_we_would_write),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
