@@ -1,0 +1,431 @@
+/* role: who is primary and where, as the local LiteFS tells it, changes it, goes away and comes back. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <pthread.h>
+
+#include "base/clock.h"
+#include "fake/fake_litefs.h"
+#include "litefs/api.h"
+#include "litefs/role.h"
+
+#define NODE UINT64_C(0x0123456789ABCDEF)
+#define TEMPLATE "http://{hostname}:20202"
+
+struct ctx {
+	struct fake *fake;
+	struct role *role;
+	struct role_config config;
+
+	/* what on_change saw */
+	pthread_mutex_t mutex;
+	struct role_state last;
+	unsigned changes;
+	bool out_of_order;
+};
+
+static void on_change(void *arg, const struct role_state *s)
+{
+	struct ctx *c = arg;
+
+	pthread_mutex_lock(&c->mutex);
+	if (s->epoch != c->last.epoch + 1)
+		c->out_of_order = true;
+	c->last = *s;
+	c->changes++;
+	pthread_mutex_unlock(&c->mutex);
+}
+
+static int setup(void **state)
+{
+	struct ctx *c = calloc(1, sizeof *c);
+
+	c->fake = fake_start(NODE);
+	pthread_mutex_init(&c->mutex, NULL);
+	c->config = (struct role_config){.litefs_url = fake_url(c->fake),
+					 .primary_url = TEMPLATE,
+					 .node_id = 9,
+					 .on_change = on_change,
+					 .ctx = c};
+	*state = c;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct ctx *c = *state;
+
+	role_stop(c->role);
+	fake_stop(c->fake);
+	pthread_mutex_destroy(&c->mutex);
+	free(c);
+	return 0;
+}
+
+static void start(struct ctx *c)
+{
+	assert_int_equal(role_start(&c->config, &c->role), 0);
+}
+
+/* Waits, bounded, until role says so; the state is in *s either way. */
+static bool until(struct ctx *c, enum role_kind kind, const char *hostname, const char *url, struct role_state *s)
+{
+	int64_t end = clock_now_ns() + 20 * NS_PER_S;
+
+	do {
+		role_get(c->role, s);
+		if (s->kind == kind && !strcmp(s->primary_hostname, hostname) && !strcmp(s->primary_url, url))
+			return true;
+		clock_sleep_ns(NS_PER_MS);
+	} while (clock_now_ns() < end);
+	return false;
+}
+
+static void start__unusable_config__einval(void **state)
+{
+	struct ctx *c = *state;
+
+	c->config.litefs_url = "localhost";
+	assert_int_equal(role_start(&c->config, &c->role), -EINVAL);
+	c->config.litefs_url = fake_url(c->fake);
+	c->config.primary_url = "http://{host}:1";
+	assert_int_equal(role_start(&c->config, &c->role), -EINVAL);
+	c->config.primary_url = NULL;
+	c->config.lease_url = "consul";
+	assert_int_equal(role_start(&c->config, &c->role), -EINVAL);
+	assert_null(c->role);
+	assert_int_equal(fake_connections(c->fake), 0);
+	role_stop(NULL);
+}
+
+static void primary__told(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	fake_set_cluster(c->fake, "LFSC42", "/data/x");
+	start(c);
+	assert_int_equal(role_wait_local(c->role, clock_now_ns() + 20 * NS_PER_S), 0);
+	assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+	assert_true(s.local_alive);
+	assert_string_equal(s.cluster_id, "LFSC42");
+	assert_string_equal(s.path, "/data/x");
+	assert_true(s.server_id == NODE);
+	assert_true(s.epoch >= 1);
+	assert_true(role_epoch(c->role) == s.epoch);
+}
+
+static void replica__url_from_template(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	fake_set_role(c->fake, false, "n7");
+	c->config.lease_url = "http://lease:1";
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n7", "http://n7:20202", &s));
+}
+
+static void replica__url_from_lease(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	fake_set_role(c->fake, false, "n7");
+	c->config.primary_url = NULL;
+	c->config.lease_url = "http://lease:1";
+	c->config.lease_hostname = "n7";
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n7", "http://lease:1", &s));
+	/* LiteFS names another than the litefs.yml that we read: its URL is not this one's. */
+	fake_set_role(c->fake, false, "n8");
+	assert_true(until(c, ROLE_REPLICA, "n8", "", &s));
+	fake_set_role(c->fake, false, "");
+	assert_true(until(c, ROLE_UNKNOWN, "", "", &s));
+	assert_true(s.local_alive);
+}
+
+static void replica__no_source_or_bad_hostname__no_url(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	fake_set_role(c->fake, false, "user@evil");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "user@evil", "", &s));
+	role_stop(c->role);
+	c->config.primary_url = NULL;
+	c->last.epoch = 0;
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "user@evil", "", &s));
+}
+
+static void no_primary__unknown_and_alive(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	fake_set_role(c->fake, false, "");
+	start(c);
+	assert_int_equal(role_wait_local(c->role, clock_now_ns() + 20 * NS_PER_S), 0);
+	assert_true(until(c, ROLE_UNKNOWN, "", "", &s));
+	assert_true(s.local_alive);
+}
+
+static void replica__hostnames_unknown__fixed_url_kept(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	fake_set_role(c->fake, false, "");
+	c->config.primary_url = "http://vip:20202";
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "", "http://vip:20202", &s));
+	/* Once hostnames have been seen, none means no primary. */
+	fake_set_role(c->fake, false, "n1");
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://vip:20202", &s));
+	fake_set_role(c->fake, false, "");
+	assert_true(until(c, ROLE_UNKNOWN, "", "", &s));
+}
+
+static void changes__followed_in_order(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+	char host[32], url[64];
+	uint64_t epoch;
+
+	fake_set_role(c->fake, false, "h");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "h", "http://h:20202", &s));
+	for (int i = 0; i < 20; i++) {
+		epoch = role_epoch(c->role);
+		snprintf(host, sizeof host, "h%d", i);
+		snprintf(url, sizeof url, "http://h%d:20202", i);
+		fake_set_role(c->fake, false, host);
+		assert_true(until(c, ROLE_REPLICA, host, url, &s));
+		fake_set_role(c->fake, true, "me");
+		assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+		assert_true(role_epoch(c->role) >= epoch + 2);
+	}
+	role_stop(c->role);
+	c->role = NULL;
+	assert_false(c->out_of_order);
+	assert_true(c->changes == c->last.epoch);
+	assert_int_equal(c->last.kind, ROLE_PRIMARY);
+}
+
+static void cluster_id__set_later__noticed(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+	int64_t end;
+
+	fake_set_cluster(c->fake, "", "/p");
+	start(c);
+	assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+	assert_string_equal(s.cluster_id, "");
+	fake_set_cluster(c->fake, "LFSCLATE", "/p");
+	end = clock_now_ns() + 20 * NS_PER_S;
+	do {
+		clock_sleep_ns(5 * NS_PER_MS);
+		role_get(c->role, &s);
+	} while (strcmp(s.cluster_id, "LFSCLATE") && clock_now_ns() < end);
+	assert_string_equal(s.cluster_id, "LFSCLATE");
+}
+
+static void stream_breaks__litefs_alive__state_kept(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+	unsigned streams;
+	uint64_t epoch;
+	int64_t end;
+
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://n1:20202", &s));
+	assert_true(fake_wait_count(c->fake, FAKE_EVENTS, 1));
+	for (int i = 0; i < 5; i++) {
+		streams = fake_count(c->fake, FAKE_EVENTS);
+		epoch = role_epoch(c->role);
+		end = clock_now_ns() + 20 * NS_PER_S;
+		while (fake_count(c->fake, FAKE_EVENTS) == streams && clock_now_ns() < end) {
+			fake_break_events(c->fake); /* nothing to break before the stream has begun */
+			clock_sleep_ns(5 * NS_PER_MS);
+		}
+		assert_true(fake_count(c->fake, FAKE_EVENTS) > streams);
+		assert_true(role_epoch(c->role) == epoch);
+	}
+	fake_set_role(c->fake, false, "n2");
+	assert_true(until(c, ROLE_REPLICA, "n2", "http://n2:20202", &s));
+}
+
+static void stream_rubbish__reconnects(void **state)
+{
+	static char endless[2 * 1024 * 1024];
+	static const char *const rubbish[] = {"{}\n", "not json\n", "{\"type\":\"init\",\"data\":{}}\n"};
+	struct ctx *c = *state;
+	struct role_state s;
+	unsigned streams;
+	int64_t end;
+
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://n1:20202", &s));
+	for (size_t i = 0; i < sizeof rubbish / sizeof rubbish[0]; i++) {
+		assert_true(fake_wait_count(c->fake, FAKE_EVENTS, (unsigned)i + 1));
+		streams = fake_count(c->fake, FAKE_EVENTS);
+		/* The stream may not take bytes yet: send until it has ended. */
+		end = clock_now_ns() + 20 * NS_PER_S;
+		while (fake_count(c->fake, FAKE_EVENTS) == streams && clock_now_ns() < end) {
+			fake_send_event(c->fake, rubbish[i], strlen(rubbish[i]));
+			clock_sleep_ns(5 * NS_PER_MS);
+		}
+		assert_true(fake_count(c->fake, FAKE_EVENTS) > streams);
+	}
+	memset(endless, ' ', sizeof endless);
+	streams = fake_count(c->fake, FAKE_EVENTS);
+	fake_send_event(c->fake, endless, sizeof endless);
+	assert_true(fake_wait_count(c->fake, FAKE_EVENTS, streams + 1));
+	fake_set_role(c->fake, true, "");
+	assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+}
+
+static void litefs_goes_and_returns__unknown_then_known(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://n1:20202", &s));
+	fake_set_up(c->fake, false);
+	assert_true(until(c, ROLE_UNKNOWN, "", "", &s));
+	assert_false(s.local_alive);
+	assert_int_equal(role_wait_local(c->role, clock_now_ns() + 10 * NS_PER_MS), -ETIMEDOUT);
+	fake_set_role(c->fake, true, "me");
+	fake_set_up(c->fake, true);
+	assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+	assert_true(s.local_alive);
+}
+
+static void litefs_not_there_at_start__found_later(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	fake_set_up(c->fake, false);
+	start(c);
+	assert_int_equal(role_wait_local(c->role, clock_now_ns() + 30 * NS_PER_MS), -ETIMEDOUT);
+	role_get(c->role, &s);
+	assert_int_equal(s.kind, ROLE_UNKNOWN);
+	fake_set_up(c->fake, true);
+	assert_int_equal(role_wait_local(c->role, clock_now_ns() + 20 * NS_PER_S), 0);
+}
+
+static void silent_stream__given_up(void **state)
+{
+	struct ctx *c = *state;
+	struct fake_step stall = {.does = FAKE_STALL};
+	struct role_state s;
+
+	fake_script(c->fake, FAKE_EVENTS, &stall);
+	start(c);
+	assert_true(until(c, ROLE_PRIMARY, "", "", &s)); /* by /info */
+	assert_true(fake_wait_count(c->fake, FAKE_EVENTS, 2));
+}
+
+/* Ends within a bound whatever the thread is doing; the bound is far above the 100 ms meant, for slow machines. */
+static void stop_in_time(struct ctx *c)
+{
+	int64_t before = clock_now_ns();
+
+	role_stop(c->role);
+	c->role = NULL;
+	assert_true(clock_now_ns() - before < 1500 * NS_PER_MS);
+}
+
+static void stop__in_each_state__at_once(void **state)
+{
+	struct ctx *c = *state;
+	struct fake_step stall = {.does = FAKE_STALL};
+	struct role_state s;
+
+	start(c);
+	assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+	stop_in_time(c); /* following */
+	fake_script(c->fake, FAKE_INFO, &stall);
+	start(c);
+	assert_true(fake_wait_count(c->fake, FAKE_INFO, 2));
+	stop_in_time(c); /* in /info, or just before */
+	fake_script(c->fake, FAKE_EVENTS, &stall);
+	start(c);
+	assert_true(fake_wait_count(c->fake, FAKE_EVENTS, 2));
+	stop_in_time(c); /* waiting for the first event */
+	fake_set_up(c->fake, false);
+	start(c);
+	stop_in_time(c); /* backing off */
+}
+
+static void get__while_it_changes__consistent(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+	int64_t end = clock_now_ns() + 300 * NS_PER_MS;
+	uint64_t last = 0;
+
+	start(c);
+	for (int i = 0; clock_now_ns() < end; i++) {
+		if (i % 50 == 0)
+			fake_set_role(c->fake, i % 100 == 0, "n1");
+		role_get(c->role, &s);
+		assert_true(s.epoch >= last);
+		assert_true(role_epoch(c->role) >= s.epoch);
+		last = s.epoch;
+		if (s.kind == ROLE_REPLICA)
+			assert_string_equal(s.primary_url, "http://n1:20202");
+		else
+			assert_string_equal(s.primary_url, "");
+		clock_sleep_ns(100 * NS_PER_US);
+	}
+	assert_true(last > 0);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(start__unusable_config__einval),
+		TEST(primary__told),
+		TEST(replica__url_from_template),
+		TEST(replica__url_from_lease),
+		TEST(replica__no_source_or_bad_hostname__no_url),
+		TEST(no_primary__unknown_and_alive),
+		TEST(replica__hostnames_unknown__fixed_url_kept),
+		TEST(changes__followed_in_order),
+		TEST(cluster_id__set_later__noticed),
+		TEST(stream_breaks__litefs_alive__state_kept),
+		TEST(stream_rubbish__reconnects),
+		TEST(litefs_goes_and_returns__unknown_then_known),
+		TEST(litefs_not_there_at_start__found_later),
+		TEST(silent_stream__given_up),
+		TEST(stop__in_each_state__at_once),
+		TEST(get__while_it_changes__consistent),
+	};
+	int failed;
+
+	if (api_global_init())
+		return 1;
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	api_global_fini();
+	return failed;
+}
