@@ -1,0 +1,282 @@
+#include "db/changeset.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "format/ltx.h"
+
+/* Below this the round trip costs more than the bytes. */
+#define COMPRESS_FROM_BYTES ((uint64_t)64 << 10)
+
+struct page_ref {
+	uint32_t pgno;
+	uint32_t frame;
+};
+
+struct build {
+	struct changeset *cs;
+	const struct changeset_source *source;
+	struct page_ref *refs;
+	size_t ref_count;
+	uint8_t *new_page, *old_page;
+	uint64_t sum; /* post-apply checksum in the making */
+};
+
+static int compare_ref(const void *a, const void *b)
+{
+	const struct page_ref *x = a, *y = b;
+
+	if (x->pgno != y->pgno)
+		return x->pgno < y->pgno ? -1 : 1;
+	return x->frame < y->frame ? -1 : x->frame > y->frame;
+}
+
+static int collect(struct build *b)
+{
+	struct changeset *cs = b->cs;
+	uint32_t n = cs->last_frame - cs->first_frame + 1;
+	size_t kept = 0;
+
+	b->refs = malloc(sizeof *b->refs * n);
+	if (!b->refs)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < n; i++) {
+		struct vwal_frame f;
+		int err = b->source->frame(b->source->ctx, cs->first_frame + i, &f, NULL);
+
+		if (err)
+			return err;
+		if (f.pgno == 0 || (f.commit != 0) != (i == n - 1))
+			return -EBADMSG;
+		b->refs[i] = (struct page_ref){f.pgno, cs->first_frame + i};
+		cs->new_pages = f.commit;
+	}
+	qsort(b->refs, n, sizeof *b->refs, compare_ref);
+	for (uint32_t i = 0; i < n; i++)
+		if (i + 1 == n || b->refs[i + 1].pgno != b->refs[i].pgno)
+			b->refs[kept++] = b->refs[i];
+	b->ref_count = kept;
+	return 0;
+}
+
+static int check_page1(struct build *b)
+{
+	struct sqlite_header header;
+
+	if (sqlite_header_parse(b->new_page, &header) != 0 || header.page_size != b->cs->page_size || !header.wal) {
+		log_error("transaction_refused",
+			  "db=%s do=\"page size and journal mode of a database cannot be changed through LiteFS\"",
+			  b->cs->db_name);
+		return -EPROTO;
+	}
+	return 0;
+}
+
+/* frame 0: a page that was never written, of zeros. */
+static int add_page(struct build *b, struct ltx_encoder *enc, uint32_t pgno, uint32_t frame)
+{
+	struct changeset *cs = b->cs;
+	struct vwal_frame f;
+	int err = 0;
+
+	if (frame)
+		err = b->source->frame(b->source->ctx, frame, &f, b->new_page);
+	else
+		memset(b->new_page, 0, cs->page_size);
+	if (!err && pgno == 1)
+		err = check_page1(b);
+	if (err)
+		return err;
+	if (pgno <= cs->old_pages) {
+		err = b->source->old_page(b->source->ctx, pgno, b->old_page);
+		if (err)
+			return err;
+		if (memcmp(b->old_page, b->new_page, cs->page_size) == 0)
+			return 0;
+		b->sum ^= ltx_page_checksum(pgno, b->old_page, cs->page_size);
+		err = b->source->keep(b->source->ctx, pgno, b->old_page);
+		if (err)
+			return err;
+	}
+	b->sum ^= ltx_page_checksum(pgno, b->new_page, cs->page_size);
+	cs->page_count++;
+	return ltx_encoder_page(enc, pgno, b->new_page);
+}
+
+static int encode_pages(struct build *b, struct ltx_encoder *enc)
+{
+	struct changeset *cs = b->cs;
+	uint32_t lock_page = ltx_lock_pgno(cs->page_size);
+	uint32_t grown = cs->old_pages + 1;
+	int err = 0;
+
+	for (size_t i = 0; !err && i < b->ref_count; i++) {
+		struct page_ref ref = b->refs[i];
+
+		if (ref.pgno > cs->new_pages)
+			break;
+		for (; !err && grown < ref.pgno; grown++)
+			if (grown != lock_page)
+				err = add_page(b, enc, grown, 0);
+		if (!err && ref.pgno != lock_page)
+			err = add_page(b, enc, ref.pgno, ref.frame);
+		if (grown == ref.pgno)
+			grown++;
+	}
+	for (; !err && grown <= cs->new_pages; grown++)
+		if (grown != lock_page)
+			err = add_page(b, enc, grown, 0);
+	return err;
+}
+
+/* Pages that are cut off leave the checksum, and stay for readers of the base. */
+static int cut_pages(struct build *b)
+{
+	struct changeset *cs = b->cs;
+	int err = 0;
+
+	for (uint32_t pgno = cs->new_pages + 1; !err && pgno <= cs->old_pages; pgno++) {
+		if (pgno == ltx_lock_pgno(cs->page_size))
+			continue;
+		err = b->source->old_page(b->source->ctx, pgno, b->old_page);
+		if (err)
+			break;
+		b->sum ^= ltx_page_checksum(pgno, b->old_page, cs->page_size);
+		err = b->source->keep(b->source->ctx, pgno, b->old_page);
+	}
+	return err;
+}
+
+struct sink {
+	struct spool *spool;
+};
+
+static int sink_write(void *ctx, const void *data, size_t len)
+{
+	struct sink *sink = ctx;
+
+	return spool_write(sink->spool, sink->spool->size, data, len);
+}
+
+struct reader {
+	const struct spool *spool;
+	uint64_t offset;
+};
+
+static ptrdiff_t reader_read(void *ctx, void *buf, size_t len)
+{
+	struct reader *reader = ctx;
+	ptrdiff_t n = spool_read(reader->spool, reader->offset, buf, len);
+
+	if (n > 0)
+		reader->offset += (uint64_t)n;
+	return n;
+}
+
+static struct ltx_header header_of(const struct changeset *cs)
+{
+	uint64_t bytes = (uint64_t)(cs->last_frame - cs->first_frame + 1) * cs->page_size;
+
+	return (struct ltx_header){
+		.flags = bytes >= COMPRESS_FROM_BYTES ? LTX_FLAG_COMPRESS_LZ4 : 0,
+		.page_size = cs->page_size,
+		.commit = cs->new_pages,
+		.min_txid = cs->before.txid + 1,
+		.max_txid = cs->before.txid + 1,
+		.timestamp_ms = cs->timestamp_ms,
+		.pre_apply = cs->before.checksum,
+		.node_id = cs->node_id,
+	};
+}
+
+static int encode(struct build *b, struct spool *ltx)
+{
+	struct changeset *cs = b->cs;
+	struct ltx_header header = header_of(cs);
+	struct sink sink = {.spool = ltx};
+	struct ltx_encoder enc;
+	struct ltx_trailer trailer;
+	int err = ltx_encoder_init(&enc, &header, sink_write, &sink);
+
+	b->sum = cs->before.checksum;
+	if (!err)
+		err = encode_pages(b, &enc);
+	if (!err)
+		err = cut_pages(b);
+	cs->after = (struct pos){cs->before.txid + 1, b->sum | LTX_CHECKSUM_FLAG};
+	if (!err)
+		err = ltx_encoder_finish(&enc, cs->after.checksum, &trailer);
+	ltx_encoder_fini(&enc);
+	return err;
+}
+
+/* From the file alone and LiteFS' pages: nothing that encode() computed is believed. */
+static int verify(struct build *b, const struct spool *ltx)
+{
+	struct changeset *cs = b->cs;
+	struct reader reader = {.spool = ltx};
+	struct ltx_decoder dec;
+	struct ltx_trailer trailer;
+	uint64_t sum = cs->before.checksum;
+	uint32_t pgno, pages = 0;
+	int err = ltx_decoder_init(&dec, reader_read, &reader), more = 0;
+
+	if (!err && (dec.header.page_size != cs->page_size || dec.header.pre_apply != cs->before.checksum ||
+		     dec.header.min_txid != cs->before.txid + 1 || dec.header.max_txid != cs->before.txid + 1 ||
+		     dec.header.min_txid < 2))
+		err = -EUCLEAN;
+	while (!err && (more = ltx_decoder_page(&dec, &pgno, b->new_page)) == 1) {
+		pages++;
+		sum ^= ltx_page_checksum(pgno, b->new_page, cs->page_size);
+		if (pgno > cs->old_pages)
+			continue;
+		err = b->source->old_page(b->source->ctx, pgno, b->old_page);
+		if (!err)
+			sum ^= ltx_page_checksum(pgno, b->old_page, cs->page_size);
+	}
+	if (!err && more < 0)
+		err = more;
+	for (uint32_t p = dec.header.commit + 1; !err && p <= cs->old_pages; p++) {
+		if (p == ltx_lock_pgno(cs->page_size))
+			continue;
+		err = b->source->old_page(b->source->ctx, p, b->old_page);
+		if (!err)
+			sum ^= ltx_page_checksum(p, b->old_page, cs->page_size);
+	}
+	if (!err)
+		err = ltx_decoder_finish(&dec, &trailer);
+	if (!err && (trailer.post_apply != (sum | LTX_CHECKSUM_FLAG) || trailer.post_apply != cs->after.checksum ||
+		     pages != cs->page_count))
+		err = -EUCLEAN;
+	ltx_decoder_fini(&dec);
+	if (err)
+		log_error("ltx_check_failed",
+			  "db=%s txid=%016" PRIx64 " error=%d do=\"report this bug; the transaction was not sent\"", cs->db_name,
+			  cs->after.txid, -err);
+	return err;
+}
+
+int changeset_build(struct changeset *cs, const struct changeset_source *source, struct spool *ltx)
+{
+	struct build b = {.cs = cs, .source = source};
+	int err;
+
+	cs->page_count = 0;
+	cs->new_pages = 0;
+	spool_reset(ltx);
+	b.new_page = malloc(cs->page_size);
+	b.old_page = malloc(cs->page_size);
+	err = b.new_page && b.old_page ? collect(&b) : -ENOMEM;
+	if (!err)
+		err = encode(&b, ltx);
+	if (!err && (cs->page_count || cs->new_pages != cs->old_pages))
+		err = verify(&b, ltx);
+	free(b.refs);
+	free(b.new_page);
+	free(b.old_page);
+	return err;
+}

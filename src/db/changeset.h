@@ -1,0 +1,51 @@
+/*
+ * changeset: one transaction of the virtual WAL as an LTX file.
+ *
+ * Takes the last image of each page among the transaction's frames, drops what lies
+ * beyond the new end, adds zero pages where the database grew over pages that were never
+ * written (LiteFS exits on a page without a checksum), leaves out what did not change, and
+ * computes the post-apply checksum. Then the file is decoded again and its checksum
+ * recomputed from the pages it carries: one wrong one ends the primary for good.
+ *
+ * Threads: one per object; it calls the readers, which take the locks they need. May block on
+ * LiteFS' files and the spool. Errors: negative errno, nothing may be sent; -EBADMSG frames
+ * that are no transaction, -EPROTO a transaction that LiteFS cannot take (message logged),
+ * -EUCLEAN the check failed: a bug of ours, logged.
+ */
+#ifndef LITEFWD_DB_CHANGESET_H
+#define LITEFWD_DB_CHANGESET_H
+
+#include <stdint.h>
+
+#include "base/spool.h"
+#include "db/vwal.h"
+#include "format/pos.h"
+
+struct changeset_source {
+	/* As vwal_frame(). */
+	int (*frame)(void *ctx, uint32_t frame, struct vwal_frame *ret, void *page);
+	/* The page at `before`, which is what LiteFS' file holds. */
+	int (*old_page)(void *ctx, uint32_t pgno, void *page);
+	/* Keep this old page for readers of the base; called before the file can be sent. */
+	int (*keep)(void *ctx, uint32_t pgno, const void *page);
+	void *ctx;
+};
+
+struct changeset {
+	const char *db_name; /* for the log */
+	uint32_t page_size;
+	uint32_t first_frame, last_frame;
+	uint32_t old_pages; /* size before */
+	struct pos before;
+	uint64_t node_id;
+	int64_t timestamp_ms;
+	/* results */
+	uint32_t new_pages;
+	uint32_t page_count; /* pages in the file; 0: nothing changed, nothing to send */
+	struct pos after;
+};
+
+/* Writes the file to ltx (reset first). */
+int changeset_build(struct changeset *cs, const struct changeset_source *source, struct spool *ltx);
+
+#endif

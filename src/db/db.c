@@ -1,0 +1,382 @@
+#include "db/db_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "litefs/api.h"
+
+const char *db_name(const struct db *db)
+{
+	return db->name;
+}
+
+enum db_mode db_mode(struct db *db)
+{
+	enum db_mode mode;
+
+	pthread_mutex_lock(&db->mu);
+	mode = db->mode;
+	pthread_mutex_unlock(&db->mu);
+	return mode;
+}
+
+int64_t db_size(struct db *db, enum file_kind kind)
+{
+	int64_t size;
+
+	pthread_mutex_lock(&db->mu);
+	if (kind == FILE_WAL)
+		size = (int64_t)db->wal.bytes.size;
+	else if (kind == FILE_SHM)
+		size = (int64_t)db->index.size;
+	else
+		size = (int64_t)db->base_pages * db->page_size;
+	pthread_mutex_unlock(&db->mu);
+	return size;
+}
+
+unsigned db_readers_locked(const struct db *db)
+{
+	if (db->mode == DB_MODE_WAL)
+		return lock_readers(&db->locks);
+	return db->locks.shared_count[SLOT_SHARED] + (db->locks.exclusive[SLOT_SHARED] ? 1 : 0);
+}
+
+bool db_reader_claims_locked(const struct db *db)
+{
+	for (int slot = SLOT_READ0; slot <= SLOT_READ4; slot++)
+		if (db->locks.exclusive[slot])
+			return true;
+	return false;
+}
+
+bool db_single_locked(const struct db *db, pid_t tgid)
+{
+	if (tgid <= 0)
+		return false; /* of another pid namespace: cannot tell */
+	for (const struct db_process *p = db->processes; p; p = p->next)
+		if (p->tgid == tgid)
+			return p->opens <= 1;
+	return false;
+}
+
+void db_handle_opened(struct db *db, pid_t tgid)
+{
+	struct db_process *p;
+
+	pthread_mutex_lock(&db->mu);
+	for (p = db->processes; p && p->tgid != tgid; p = p->next)
+		;
+	if (!p) {
+		p = calloc(1, sizeof *p);
+		if (p) { /* without one the process counts as having several connections */
+			p->tgid = tgid;
+			p->next = db->processes;
+			db->processes = p;
+		}
+	}
+	if (p)
+		p->opens++;
+	pthread_mutex_unlock(&db->mu);
+}
+
+void db_handle_closed(struct db *db, pid_t tgid)
+{
+	struct db_process **pp;
+
+	pthread_mutex_lock(&db->mu);
+	for (pp = &db->processes; *pp && (*pp)->tgid != tgid; pp = &(*pp)->next)
+		;
+	if (*pp && --(*pp)->opens == 0) {
+		struct db_process *gone = *pp;
+
+		*pp = gone->next;
+		free(gone);
+	}
+	pthread_mutex_unlock(&db->mu);
+}
+
+int db_files_get_locked(struct db *db)
+{
+	if (!db->files_ok)
+		return -ENOTCONN;
+	db->files_users++;
+	return 0;
+}
+
+void db_files_put_locked(struct db *db)
+{
+	assert(db->files_users > 0);
+	if (--db->files_users == 0)
+		pthread_cond_broadcast(&db->changed);
+}
+
+void db_files_gone_locked(struct db *db, int err)
+{
+	if (!db->files_ok)
+		return;
+	log_warn("litefs_gone", "db=%s error=\"%s\" do=\"litefwd reopens the database when LiteFS is back\"", db->name,
+		 strerror(-err));
+	db->files_ok = false;
+	db->valid = false;
+	db->guard_held = false;
+	db->guard_epoch++;
+	db->window = false;
+	if (db_readers_locked(db)) {
+		db->poison = true;
+		db->stats.poisons++;
+	}
+	pthread_cond_broadcast(&db->changed);
+	pthread_cond_signal(&db->g_cond);
+	pthread_cond_signal(&db->u_cond);
+}
+
+void db_token_enter_locked(struct db *db)
+{
+	while (db->token)
+		pthread_cond_wait(&db->changed, &db->mu);
+	db->token = true;
+}
+
+void db_token_leave_locked(struct db *db)
+{
+	assert(db->token);
+	db->token = false;
+	pthread_cond_broadcast(&db->changed);
+}
+
+static void upstream_guard_enter(void *ctx)
+{
+	struct db *db = ctx;
+
+	pthread_mutex_lock(&db->mu);
+	db_token_enter_locked(db);
+	pthread_mutex_unlock(&db->mu);
+}
+
+static void upstream_guard_leave(void *ctx)
+{
+	struct db *db = ctx;
+
+	pthread_mutex_lock(&db->mu);
+	db_token_leave_locked(db);
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* What the first page says, before anybody has locked anything: the first reader's reset makes it exact. */
+static int peek(struct db *db)
+{
+	uint8_t *page = calloc(1, 65536);
+	struct sqlite_header header;
+	int64_t size = 0;
+	ssize_t n;
+	int err;
+
+	if (!page)
+		return -ENOMEM;
+	n = lfs_files_read(&db->files, page, 65536, 0);
+	err = n < 0 ? (int)n : n < 512 ? -EBADMSG : sqlite_header_parse(page, &header);
+	if (!err)
+		err = lfs_files_size(&db->files, &size);
+	if (!err) {
+		db->mode = header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK;
+		db->page_size = header.page_size;
+		db->base_pages = db->tip_pages = (uint32_t)(size / header.page_size);
+		undo_reset(&db->undo, header.page_size);
+		err = vwal_restart(&db->wal, page, header.page_size, db->base_pages);
+	}
+	if (!err)
+		walindex_restart(&db->index, &db->wal, db->base_pages);
+	free(page);
+	return err;
+}
+
+static void destroy(struct db *db)
+{
+	upstream_free(db->remote);
+	upstream_free(db->self);
+	api_free(db->local_api);
+	if (db->files_ok)
+		lfs_files_close(&db->files);
+	free(db->scratch);
+	undo_fini(&db->undo);
+	vwal_fini(&db->wal);
+	spool_fini(&db->ltx);
+	walindex_fini(&db->index);
+	lock_table_fini(&db->locks);
+	while (db->processes) {
+		struct db_process *next = db->processes->next;
+
+		free(db->processes);
+		db->processes = next;
+	}
+	pthread_mutex_destroy(&db->mu);
+	pthread_cond_destroy(&db->g_cond);
+	pthread_cond_destroy(&db->u_cond);
+	pthread_cond_destroy(&db->changed);
+	free(db);
+}
+
+int db_open(const struct db_config *config, const char *name, void *notify_ctx, struct db **ret)
+{
+	const struct settings *s = config->settings;
+	struct db *db;
+	struct upstream_config up;
+	int err;
+
+	if (!name_is_database(name))
+		return -EINVAL;
+	db = calloc(1, sizeof *db);
+	if (!db)
+		return -ENOMEM;
+	db->config = config;
+	strncpy(db->name, name, sizeof db->name - 1);
+	db->notify_ctx = notify_ctx;
+	pthread_mutex_init(&db->mu, NULL);
+	clock_cond_init(&db->g_cond);
+	clock_cond_init(&db->u_cond);
+	clock_cond_init(&db->changed);
+	undo_init(&db->undo, s->spool_dir, (size_t)s->spool_threshold);
+	vwal_init(&db->wal, s->spool_dir, (size_t)s->spool_threshold);
+	spool_init(&db->ltx, s->spool_dir, (size_t)s->spool_threshold);
+	lock_table_init(&db->locks);
+	guard_init(&db->guard, &db->files);
+	db->scratch = malloc(65536);
+	err = db->scratch ? walindex_init(&db->index) : -ENOMEM;
+	if (!err)
+		err = lfs_files_open(s->litefs_dir, name, &db->files);
+	db->files_ok = !err;
+	if (!err)
+		err = peek(db);
+	up = (struct upstream_config){
+		.settings = s,
+		.name = db->name,
+		.node_id = config->node_id,
+		.role = config->role,
+		.halts = config->halts,
+		.guard = &db->guard,
+		.guard_enter = upstream_guard_enter,
+		.guard_leave = upstream_guard_leave,
+		.ctx = db,
+	};
+	if (!err)
+		err = upstream_new(&up, UPSTREAM_REMOTE, &db->remote);
+	if (!err)
+		err = upstream_new(&up, UPSTREAM_SELF, &db->self);
+	if (!err)
+		err = api_new(s->litefs_url, config->node_id, &db->local_api);
+	if (!err)
+		err = -pthread_create(&db->g_thread, NULL, db_guard_main, db);
+	if (err) {
+		destroy(db);
+		return err;
+	}
+	err = -pthread_create(&db->u_thread, NULL, db_upstream_main, db);
+	if (err) {
+		pthread_mutex_lock(&db->mu);
+		db->stop = true;
+		pthread_cond_signal(&db->g_cond);
+		pthread_mutex_unlock(&db->mu);
+		pthread_join(db->g_thread, NULL);
+		destroy(db);
+		return err;
+	}
+	*ret = db;
+	return 0;
+}
+
+void db_stop(struct db *db)
+{
+	pthread_mutex_lock(&db->mu);
+	db->stop = true;
+	if (db->up)
+		upstream_abort(db->up);
+	api_abort(db->local_api);
+	pthread_cond_broadcast(&db->g_cond);
+	pthread_cond_broadcast(&db->u_cond);
+	pthread_cond_broadcast(&db->changed);
+	pthread_mutex_unlock(&db->mu);
+	pthread_join(db->u_thread, NULL);
+	pthread_join(db->g_thread, NULL);
+	pthread_mutex_lock(&db->mu);
+	while (db->parked) {
+		struct db_call *call = db->parked;
+
+		db->parked = call->next;
+		call->done(call, -EIO);
+	}
+	pthread_mutex_unlock(&db->mu);
+}
+
+void db_free(struct db *db)
+{
+	destroy(db);
+}
+
+void db_role_changed(struct db *db)
+{
+	pthread_mutex_lock(&db->mu);
+	db->begin_retry_ns = 0;
+	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT)
+		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
+	if (db->up_state == UP_BEGIN && db->up)
+		upstream_abort(db->up);
+	pthread_cond_signal(&db->u_cond);
+	pthread_cond_signal(&db->g_cond);
+	pthread_mutex_unlock(&db->mu);
+}
+
+static json_t *pos_json(struct pos pos)
+{
+	return json_sprintf("%016llx/%016llx", (unsigned long long)pos.txid, (unsigned long long)pos.checksum);
+}
+
+json_t *db_status(struct db *db)
+{
+	static const char *const up_names[] = {"idle", "begin", "held", "commit", "end"};
+	const struct db_stats *s = &db->stats;
+	json_t *o;
+
+	pthread_mutex_lock(&db->mu);
+	o = json_pack("{s:s, s:o, s:o, s:i, s:i, s:i, s:s, s:b, s:b, s:b, s:i}", "mode",
+		      db->mode == DB_MODE_WAL ? "wal" : "rollback", "base", pos_json(db->base), "tip", pos_json(db->tip),
+		      "page_size", (int)db->page_size, "wal_frames", (int)db->wal.committed, "undo_pages",
+		      (int)db->undo.count, "upstream", up_names[db->up_state], "guard_held", db->guard_held, "poisoned",
+		      db->poison, "litefs_gone", !db->files_ok, "readers", (int)db_readers_locked(db));
+#define NUMBER(field) json_object_set_new(o, #field, json_integer((json_int_t)s->field))
+	if (o) {
+		NUMBER(commits_remote);
+		NUMBER(commits_self);
+		NUMBER(commits_empty);
+		NUMBER(refused);
+		NUMBER(not_committed);
+		NUMBER(unknown);
+		NUMBER(begins);
+		NUMBER(begin_failed);
+		NUMBER(catchups);
+		NUMBER(catchups_failed);
+		NUMBER(busy_write);
+		NUMBER(busy_read);
+		NUMBER(busy_gate);
+		NUMBER(resets);
+		NUMBER(folds);
+		NUMBER(gates);
+		NUMBER(gates_failed);
+		NUMBER(poisons);
+		NUMBER(checkpoints);
+		NUMBER(guard_taken);
+		NUMBER(guard_waits);
+		NUMBER(window_reads);
+		NUMBER(pages_sent);
+		NUMBER(bytes_sent);
+		NUMBER(begin_ns);
+		NUMBER(prepare_ns);
+		NUMBER(send_ns);
+		NUMBER(replicate_ns);
+	}
+#undef NUMBER
+	pthread_mutex_unlock(&db->mu);
+	return o;
+}

@@ -1,0 +1,118 @@
+/*
+ * db: one database as litefwd's clients see it: locks, view, virtual WAL and wal-index,
+ * and the machine that turns a transaction into one LTX file. ARCHITECTURE.md has the
+ * states; db_internal.h the invariants.
+ *
+ * Threads: db_lock, db_cancel, db_flush, db_release, db_wal_*, db_shm_*, db_size and
+ * db_handle_* never wait for LiteFS or the network (one mutex, memory, a local spool file) and
+ * are for the FUSE thread; db_open, db_stop and db_read block and are for a pool.
+ * A call that must wait returns DB_PARKED and is answered by call->done, once, from a
+ * worker (with db's mutex held: done may reply and free, and must not call db).
+ * Errors: negative errno, as the client is to see it.
+ */
+#ifndef LITEFWD_DB_DB_H
+#define LITEFWD_DB_DB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <jansson.h>
+
+#include "base/settings.h"
+#include "format/names.h"
+#include "litefs/halt_record.h"
+#include "litefs/role.h"
+
+struct db;
+
+#define DB_PARKED 1
+
+enum db_mode { DB_MODE_ROLLBACK, DB_MODE_WAL };
+
+/* What db tells the kernel through fs. Called from workers without db's mutex; may block on the kernel's page locks. */
+struct db_notify {
+	/* These bytes into the cached pages of "-shm". */
+	void (*shm_store)(void *ctx, off_t off, const void *data, size_t len);
+	/* Cached pages (and attributes) of the database; len 0: from off to the end. */
+	void (*invalidate)(void *ctx, off_t off, off_t len);
+	/* "-wal" and "-shm" have come or gone with the journal mode. */
+	void (*mode_changed)(void *ctx);
+};
+
+struct db_config {
+	const struct settings *settings;
+	struct role *role;
+	struct halt_record *halts;
+	uint64_t node_id;
+	const struct db_notify *notify;
+};
+
+/* A call that may be parked. The caller embeds it and sets done; db owns it from DB_PARKED until done. */
+struct db_call {
+	void (*done)(struct db_call *call, int result);
+	/* db's own: */
+	struct db_call *next;
+	int kind;
+	uint64_t owner;
+	uint32_t slots;
+	int64_t deadline_ns;
+};
+
+/* Borrows config; notify_ctx goes to notify. -ENOENT: LiteFS has no such database; -EBADMSG: not SQLite's. */
+int db_open(const struct db_config *config, const char *name, void *notify_ctx, struct db **ret);
+/*
+ * db_stop lets a commit in progress end, gives back what is held upstream, joins the workers and
+ * answers parked calls -EIO; afterwards calls are still allowed and fail or answer from memory. Blocks.
+ * db_free: nobody may call any more.
+ */
+void db_stop(struct db *db);
+void db_free(struct db *db);
+
+const char *db_name(const struct db *db);
+enum db_mode db_mode(struct db *db);
+/* Of FILE_DATABASE, FILE_WAL, FILE_SHM. */
+int64_t db_size(struct db *db, enum file_kind kind);
+
+struct db_lock {
+	bool shm;
+	short type; /* F_RDLCK, F_WRLCK, F_UNLCK */
+	bool wait; /* F_SETLKW */
+	int64_t start, end; /* bytes, end inclusive */
+	uint64_t owner;
+	pid_t tgid;
+	uint64_t handle;
+};
+int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call);
+/* F_GETLK: *conflict's type becomes F_UNLCK, or start, end, type and tgid of what stands in the way. */
+void db_getlk(struct db *db, struct db_lock *lock);
+/* The caller of a parked lock was interrupted: it is answered -EINTR, unless it is a commit. */
+void db_cancel(struct db *db, struct db_call *call);
+
+/* FLUSH: a descriptor was closed, POSIX drops the owner's locks on that file. */
+void db_flush(struct db *db, bool shm, uint64_t owner);
+/* RELEASE: the last reference to an open file: locks taken through it by OFD owners go. */
+void db_release(struct db *db, bool shm, uint64_t handle);
+
+/* Connections of a process: open and closed handles of the database file. */
+void db_handle_opened(struct db *db, pid_t tgid);
+void db_handle_closed(struct db *db, pid_t tgid);
+
+/* Blocks on LiteFS. Bytes (short at the view's end) or negative errno. */
+ssize_t db_read(struct db *db, void *buf, size_t len, off_t off);
+
+ssize_t db_wal_read(struct db *db, void *buf, size_t len, off_t off);
+/* 0, negative errno, or DB_PARKED: the write completes a transaction. */
+int db_wal_write(struct db *db, uint64_t owner, const void *data, size_t len, off_t off, struct db_call *call);
+
+ssize_t db_shm_read(struct db *db, void *buf, size_t len, off_t off);
+int db_shm_write(struct db *db, const void *data, size_t len, off_t off);
+
+/* The role has changed: what is held may no longer be ours to hold. Does not block. */
+void db_role_changed(struct db *db);
+
+/* Counters and state, a new reference. */
+json_t *db_status(struct db *db);
+
+#endif

@@ -1,0 +1,444 @@
+/*
+ * One commit, while the client waits in the write() of its commit frame:
+ *
+ *   build, check, keep old pages (I4)       changeset
+ *   upstream_commit                         /tx
+ *     COMMITTED  remote: window: guard given, LiteFS applies, guard taken, position checked again
+ *                self: LiteFS has applied it under our locks
+ *     REFUSED    the write fails, nothing has changed
+ *     UNKNOWN    evidence is looked for until commit_timeout (decide); else the write fails and
+ *                log, counter and status say `unknown`
+ *
+ * Success means: this node's LiteFS stands at exactly (TXID, checksum), and the upstream has said so.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "db/changeset.h"
+#include "db/db_internal.h"
+#include "format/ltx.h"
+
+#define PROBE_EVERY_NS (300 * NS_PER_MS)
+
+static int source_frame(void *ctx, uint32_t frame, struct vwal_frame *ret, void *page)
+{
+	struct db *db = ctx;
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	err = vwal_frame(&db->wal, frame, ret, page);
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+static int source_old_page(void *ctx, uint32_t pgno, void *page)
+{
+	struct db *db = ctx;
+	ssize_t n = lfs_files_read(&db->files, page, db->page_size, (off_t)(pgno - 1) * db->page_size);
+
+	return n < 0 ? (int)n : n != (ssize_t)db->page_size ? -EIO : 0;
+}
+
+static int source_keep(void *ctx, uint32_t pgno, const void *page)
+{
+	struct db *db = ctx;
+	int err = 0;
+
+	pthread_mutex_lock(&db->mu);
+	if (pgno <= db->base_pages)
+		err = undo_put(&db->undo, pgno, page);
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+static ptrdiff_t tx_read_at(void *ctx, void *buf, size_t len, uint64_t offset)
+{
+	struct db *db = ctx;
+
+	return spool_read(&db->ltx, offset, buf, len);
+}
+
+int db_ltx_is_ours(struct db *db, uint64_t txid, int64_t timestamp_ms)
+{
+	struct role_state *role = calloc(1, sizeof *role);
+	uint8_t buf[LTX_HEADER_SIZE];
+	struct ltx_header header;
+	char path[4096 + 400];
+	int fd, n;
+
+	if (!role)
+		return -ENOMEM;
+	role_get(db->config->role, role);
+	n = snprintf(path, sizeof path, "%s/dbs/%s/ltx/%016" PRIx64 "-%016" PRIx64 ".ltx", role->path, db->name, txid, txid);
+	free(role);
+	if (n < 0 || (size_t)n >= sizeof path)
+		return -ENAMETOOLONG;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	n = (int)pread(fd, buf, sizeof buf, 0);
+	close(fd);
+	if (n != (int)sizeof buf || ltx_header_decode(buf, &header) != 0)
+		return -EBADMSG;
+	return header.node_id == db->config->node_id && header.timestamp_ms == timestamp_ms;
+}
+
+static int files_get(struct db *db)
+{
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	err = db_files_get_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+static void files_put(struct db *db, int err)
+{
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	if (err)
+		db_files_gone_locked(db, err);
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* LiteFS' position here; -ENOTCONN while it is gone. */
+static int local_pos(struct db *db, struct pos *ret)
+{
+	int err = files_get(db);
+
+	if (err)
+		return err;
+	err = lfs_files_pos(&db->files, ret);
+	files_put(db, err);
+	return err;
+}
+
+static int probe(struct db *db, struct upstream *up, struct pos *ret)
+{
+	int err = files_get(db);
+
+	if (err)
+		return err;
+	err = upstream_probe(up, clock_now_ns() + NS_PER_S, ret);
+	files_put(db, 0);
+	return err;
+}
+
+static void open_window(struct db *db, struct pos after)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&db->mu);
+	db_token_enter_locked(db);
+	db->window = db->files_ok;
+	db->pending = after;
+	if (db->guard_held) {
+		db->guard_held = false;
+		db->guard_epoch++;
+		pthread_mutex_unlock(&db->mu);
+		err = guard_give_readers(&db->guard);
+		pthread_mutex_lock(&db->mu);
+	}
+	db_token_leave_locked(db);
+	if (err)
+		db_files_gone_locked(db, err);
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* Takes the guard back, as long as it takes LiteFS to finish what it is applying. 0, or LiteFS is gone. */
+static int take_back_guard(struct db *db)
+{
+	int err = -EAGAIN;
+
+	for (int64_t pause_ns = 50 * NS_PER_US; err == -EAGAIN;) {
+		pthread_mutex_lock(&db->mu);
+		db_token_enter_locked(db);
+		if (!db->files_ok || !db->window) {
+			err = -ENOTCONN;
+		} else {
+			pthread_mutex_unlock(&db->mu);
+			err = guard_take_readers(&db->guard);
+			pthread_mutex_lock(&db->mu);
+			if (!err) {
+				db->guard_held = true;
+				db->guard_epoch++;
+				db->guard_since_ns = db->idle_since_ns = clock_now_ns();
+			}
+		}
+		db_token_leave_locked(db);
+		if (db->stop && err == -EAGAIN)
+			err = -ENOTCONN;
+		pthread_mutex_unlock(&db->mu);
+		if (err == -EAGAIN) {
+			clock_sleep_ns(pause_ns);
+			if (pause_ns < 2 * NS_PER_MS)
+				pause_ns += pause_ns / 4;
+		}
+	}
+	return err;
+}
+
+/* A position that is neither what was nor what we sent, under readers: nobody reads a torn snapshot (I7). */
+static void close_window_locked(struct db *db, bool ours)
+{
+	if (!ours) {
+		db->valid = false;
+		if (db_readers_locked(db) && !db->poison) {
+			db->poison = true;
+			db->stats.poisons++;
+		}
+	}
+	db->window = false;
+	pthread_cond_broadcast(&db->changed);
+	pthread_cond_signal(&db->g_cond);
+}
+
+/* Until LiteFS here stands at `after`, or at something else, or until_ns. 1 there, 0 not yet, -ESTALE elsewhere. */
+static int await_pos(struct db *db, struct pos after, int64_t until_ns)
+{
+	int64_t pause_ns = 40 * NS_PER_US;
+
+	for (;;) {
+		struct pos pos;
+		int err = local_pos(db, &pos);
+
+		if (!err && pos_equal(pos, after))
+			return 1;
+		if (!err && pos.txid >= after.txid)
+			return -ESTALE;
+		if (clock_now_ns() >= until_ns || db->stop)
+			return 0;
+		clock_sleep_ns(pause_ns);
+		if (pause_ns < NS_PER_MS)
+			pause_ns += pause_ns / 4;
+	}
+}
+
+enum verdict { VERDICT_COMMITTED, VERDICT_NOT_COMMITTED, VERDICT_UNKNOWN };
+
+/*
+ * Evidence, in order: the local LiteFS reached that TXID, and its LTX file is or is not ours;
+ * a fresh lock upstream shows the position before it. The window is open; upstream was ended.
+ */
+static enum verdict decide(struct db *db, const struct changeset *cs, int64_t until_ns)
+{
+	int64_t next_probe = clock_now_ns();
+
+	for (;;) {
+		int there = await_pos(db, cs->after, clock_now_ns() + 20 * NS_PER_MS);
+		int64_t now = clock_now_ns();
+		struct pos pos;
+
+		if (there) {
+			int ours = db_ltx_is_ours(db, cs->after.txid, cs->timestamp_ms);
+
+			if (ours == 0)
+				return VERDICT_NOT_COMMITTED;
+			/* Replicated to here, or built upon: it is in the cluster's one history. */
+			if (ours == 1 && (there == -ESTALE || upstream_kind(db->up) == UPSTREAM_REMOTE))
+				return VERDICT_COMMITTED;
+			if (ours == 1 && probe(db, db->self, &pos) == 0 && pos_equal(pos, cs->after))
+				return VERDICT_COMMITTED; /* still, or again, the primary */
+			if (there == -ESTALE && ours < 0)
+				return VERDICT_UNKNOWN;
+		}
+		if (now >= until_ns || db->stop)
+			return VERDICT_UNKNOWN;
+		if (now >= next_probe) {
+			struct role_state *role = calloc(1, sizeof *role);
+			bool replica;
+
+			if (!role)
+				return VERDICT_UNKNOWN;
+			role_get(db->config->role, role);
+			replica = role->kind == ROLE_REPLICA;
+			free(role);
+			if (probe(db, replica ? db->remote : db->self, &pos) == 0 &&
+			    (pos.txid < cs->after.txid ||
+			     (pos.txid == cs->after.txid && pos.checksum != cs->after.checksum)))
+				return VERDICT_NOT_COMMITTED;
+			next_probe = clock_now_ns() + PROBE_EVERY_NS;
+		}
+	}
+}
+
+static void commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame)
+{
+	db->tip = cs->after;
+	db->up_pos = cs->after;
+	db->tip_pages = cs->new_pages;
+	db->wal.committed = frame;
+	db->index.change++;
+	db->commit_seq++;
+	db->committed_in_hold = true;
+	db->stats.pages_sent += cs->page_count;
+	db->stats.bytes_sent += db->ltx.size;
+}
+
+/*
+ * The window's end. A committed transaction is a success even if the view is lost meanwhile (LiteFS
+ * restarted, or somebody else committed at once): then the clients begin anew when they have let go.
+ */
+static int finish(struct db *db, const struct changeset *cs, uint32_t frame, bool committed)
+{
+	struct pos pos = {0};
+	int err = take_back_guard(db);
+	bool ours;
+
+	if (!err)
+		err = local_pos(db, &pos);
+	pthread_mutex_lock(&db->mu);
+	ours = !err && pos_equal(pos, committed ? cs->after : cs->before);
+	if (committed)
+		commit_done_locked(db, cs, frame);
+	close_window_locked(db, ours);
+	pthread_mutex_unlock(&db->mu);
+	return committed ? 0 : -EIO;
+}
+
+static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, int64_t until_ns)
+{
+	enum verdict verdict;
+
+	log_warn("commit_outcome_open", "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64, db->name, cs->after.txid,
+		 cs->after.checksum);
+	upstream_end(db->up);
+	verdict = decide(db, cs, until_ns);
+	pthread_mutex_lock(&db->mu);
+	db->doomed = true;
+	if (verdict == VERDICT_NOT_COMMITTED)
+		db->stats.not_committed++;
+	if (verdict == VERDICT_UNKNOWN) {
+		db->stats.unknown++;
+		db->have_unknown = true;
+		db->unknown = cs->after;
+		db->unknown_timestamp_ms = cs->timestamp_ms;
+	}
+	pthread_mutex_unlock(&db->mu);
+	if (verdict == VERDICT_UNKNOWN)
+		log_error("commit_unknown",
+			  "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64
+			  " do=\"look for commit_verdict later; check before executing the transaction again\"",
+			  db->name, cs->after.txid, cs->after.checksum);
+	else
+		log_warn("commit_decided", "db=%s txid=%016" PRIx64 " verdict=%s", db->name, cs->after.txid,
+			 verdict == VERDICT_COMMITTED ? "committed" : "not_committed");
+	return finish(db, cs, frame, verdict == VERDICT_COMMITTED);
+}
+
+static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
+{
+	int64_t start = clock_now_ns(), sent, until = start + db->config->settings->commit_timeout_ms * NS_PER_MS;
+	bool remote = upstream_kind(db->up) == UPSTREAM_REMOTE;
+	struct upstream_tx tx = {
+		.before = cs->before, .after = cs->after, .size = db->ltx.size, .read_at = tx_read_at, .ctx = db};
+	enum outcome outcome;
+	int err = files_get(db);
+
+	if (!err) {
+		outcome = upstream_commit(db->up, &tx, until);
+		files_put(db, 0);
+		err = 0;
+	} else {
+		outcome = OUTCOME_REFUSED;
+	}
+	sent = clock_now_ns();
+	if (outcome == OUTCOME_REFUSED) {
+		pthread_mutex_lock(&db->mu);
+		db->stats.refused++;
+		db->doomed = true;
+		pthread_mutex_unlock(&db->mu);
+		return -EIO;
+	}
+	if (outcome == OUTCOME_UNKNOWN) {
+		open_window(db, cs->after);
+		return undecided(db, cs, frame, until);
+	}
+	if (remote) {
+		open_window(db, cs->after);
+		if (await_pos(db, cs->after, until) != 1)
+			return undecided(db, cs, frame, until);
+		err = finish(db, cs, frame, true);
+	} else {
+		pthread_mutex_lock(&db->mu);
+		commit_done_locked(db, cs, frame);
+		pthread_mutex_unlock(&db->mu);
+	}
+	if (!err) {
+		pthread_mutex_lock(&db->mu);
+		if (remote)
+			db->stats.commits_remote++;
+		else
+			db->stats.commits_self++;
+		db->stats.send_ns += (uint64_t)(sent - start);
+		db->stats.replicate_ns += (uint64_t)(clock_now_ns() - sent);
+		pthread_mutex_unlock(&db->mu);
+	}
+	return err;
+}
+
+static int commit(struct db *db, uint32_t frame)
+{
+	const struct changeset_source source = {source_frame, source_old_page, source_keep, db};
+	int64_t start = clock_now_ns();
+	struct changeset cs = {
+		.db_name = db->name,
+		.page_size = db->page_size,
+		.first_frame = db->wal.committed + 1,
+		.last_frame = frame,
+		.old_pages = db->tip_pages,
+		.before = db->tip,
+		.node_id = db->config->node_id,
+		.timestamp_ms = clock_wall_ms(),
+	};
+	int err = files_get(db);
+
+	if (!err) {
+		err = changeset_build(&cs, &source, &db->ltx);
+		files_put(db, 0);
+	}
+	if (err) {
+		log_warn("commit_not_built", "db=%s txid=%016" PRIx64 " error=\"%s\"", db->name, cs.before.txid + 1,
+			 strerror(-err));
+		return err == -ENOSPC || err == -ENOMEM ? err : -EIO;
+	}
+	pthread_mutex_lock(&db->mu);
+	db->stats.prepare_ns += (uint64_t)(clock_now_ns() - start);
+	if (cs.page_count == 0 && cs.new_pages == cs.old_pages) {
+		/* The same bytes again (a sector filled up with the last frame): nothing to tell anybody. */
+		db->wal.committed = frame;
+		db->index.change++;
+		db->committed_in_hold = true;
+		db->stats.commits_empty++;
+		pthread_mutex_unlock(&db->mu);
+		return 0;
+	}
+	pthread_mutex_unlock(&db->mu);
+	return send_and_settle(db, &cs, frame);
+}
+
+void db_commit(struct db *db)
+{
+	struct db_call *call = db->commit_call;
+	uint32_t frame = db->commit_frame;
+	int err;
+
+	pthread_mutex_unlock(&db->mu);
+	err = commit(db, frame);
+	pthread_mutex_lock(&db->mu);
+	spool_reset(&db->ltx);
+	db->commit_call = NULL;
+	db->up_state = UP_HELD;
+	db->up_idle_since_ns = clock_now_ns();
+	/* The client may have died in its write(): its locks are gone, and so is its wal-index header. */
+	if (!db->locks.exclusive[SLOT_WRITE] && db->committed_in_hold)
+		db->must_fold = true;
+	pthread_cond_signal(&db->g_cond);
+	call->done(call, err);
+}

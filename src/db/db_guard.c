@@ -1,0 +1,476 @@
+/*
+ * The guard worker: LiteFS' read locks on behalf of this node's readers.
+ *
+ *   not held --a READ lock waits--> take, validate --> held --2 ms without readers--> give
+ *        ^                                              |
+ *        |                                              | held for 50 ms without a break
+ *        +---- gap: LiteFS gets in <-- drained <-- gate closed
+ *
+ * Validation: the position under the guard is tip, or the view begins anew there.
+ * The gate: aReadMark[1..4] become "unused", so that each new reader must claim a
+ * slot by an exclusive lock call, which is refused; those inside finish. Only that
+ * makes readers drain that overlap within one process.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "db/db_internal.h"
+#include "litefs/api.h"
+
+/* What LiteFS' waiter needs to get in after `held_ns`: it polls every (i XOR 2) ms. */
+static int64_t gap_ns(int64_t held_ns)
+{
+	double held_ms = (double)held_ns / (double)NS_PER_MS;
+
+	if (held_ms > 500)
+		held_ms = 500;
+	return (int64_t)((sqrt(2 * held_ms) + 3) * (double)NS_PER_MS);
+}
+
+static int give_guard_locked(struct db *db)
+{
+	int err;
+
+	db_token_enter_locked(db);
+	if (!db->guard_held || db->up_state == UP_COMMIT) {
+		db_token_leave_locked(db);
+		return db->guard_held ? -EBUSY : 0;
+	}
+	db->guard_held = false;
+	db->guard_epoch++;
+	pthread_mutex_unlock(&db->mu);
+	err = guard_give_readers(&db->guard);
+	pthread_mutex_lock(&db->mu);
+	db_token_leave_locked(db);
+	if (err)
+		db_files_gone_locked(db, err);
+	return err;
+}
+
+/* 0: held. -EAGAIN: LiteFS is applying, or halted. */
+static int take_guard_locked(struct db *db)
+{
+	int err;
+
+	if (db->guard_held)
+		return 0;
+	db_token_enter_locked(db);
+	if (!db->files_ok || db->window || db->guard_held) {
+		err = db->guard_held ? 0 : -EAGAIN;
+		db_token_leave_locked(db);
+		return err;
+	}
+	pthread_mutex_unlock(&db->mu);
+	err = guard_take_readers(&db->guard);
+	pthread_mutex_lock(&db->mu);
+	if (!err) {
+		db->guard_held = true;
+		db->guard_epoch++;
+		db->guard_since_ns = db->idle_since_ns = clock_now_ns();
+		db->stats.guard_taken++;
+	}
+	db_token_leave_locked(db);
+	if (err && err != -EAGAIN)
+		db_files_gone_locked(db, err);
+	return err;
+}
+
+static void report_unknown_locked(struct db *db, struct pos pos)
+{
+	struct pos unknown = db->unknown;
+	int64_t timestamp_ms = db->unknown_timestamp_ms;
+	int ours;
+
+	if (!db->have_unknown || pos.txid < unknown.txid)
+		return;
+	db->have_unknown = false;
+	pthread_mutex_unlock(&db->mu);
+	ours = db_ltx_is_ours(db, unknown.txid, timestamp_ms);
+	log_warn("commit_verdict", "db=%s txid=%016" PRIx64 " verdict=%s", db->name, unknown.txid,
+		 ours == 1 ? "committed" : ours == 0 ? "not_committed" : "cannot_tell");
+	pthread_mutex_lock(&db->mu);
+}
+
+/* LiteFS' WAL on the primary holds what a direct client wrote: the database file is not the truth yet. */
+static int wal_is_empty(struct db *db, bool *ret)
+{
+	struct role_state *role = calloc(1, sizeof *role);
+	int64_t size = 0;
+	int err = 0;
+
+	if (!role)
+		return -ENOMEM;
+	role_get(db->config->role, role);
+	if (role->kind != ROLE_REPLICA)
+		err = lfs_files_wal_size(&db->files, &size);
+	free(role);
+	*ret = size == 0;
+	return err;
+}
+
+/* Guard held, nobody reads. 0: valid. Position moved on: begin anew there. */
+static int validate_locked(struct db *db)
+{
+	struct pos pos;
+	bool empty = true;
+	int err;
+
+	if (db_files_get_locked(db) != 0)
+		return -ENOTCONN;
+	pthread_mutex_unlock(&db->mu);
+	err = lfs_files_pos(&db->files, &pos);
+	pthread_mutex_lock(&db->mu);
+	if (!err && (!pos_equal(pos, db->tip) || !db->valid)) {
+		if (db_readers_locked(db) && !db->poison) {
+			/* Nobody was let in without the guard (I1): LiteFS moved under it. */
+			log_error("view_lost", "db=%s txid=%016" PRIx64 " do=\"open readers get EIO and begin anew\"", db->name,
+				  pos.txid);
+			db->poison = true;
+			db->stats.poisons++;
+			db->valid = false;
+			err = -EBUSY;
+		} else {
+			report_unknown_locked(db, pos);
+			pthread_mutex_unlock(&db->mu);
+			err = wal_is_empty(db, &empty);
+			if (!err && empty)
+				err = db_reset(db, pos);
+			pthread_mutex_lock(&db->mu);
+			if (!err && !empty) {
+				db->need_ckpt = true;
+				err = -EBUSY;
+			}
+		}
+	}
+	db_files_put_locked(db);
+	if (err && err != -EBUSY && err != -ENOMEM && err != -EBADMSG)
+		db_files_gone_locked(db, err);
+	return err;
+}
+
+/* /halt and DELETE on our own node: LiteFS checkpoints its WAL. Neither guard nor WRITE may be held. */
+static void checkpoint_locked(struct db *db)
+{
+	uint64_t id = (random_u64() >> 1) | 1;
+	struct api_halt halt;
+	int err;
+
+	if (give_guard_locked(db) != 0)
+		return;
+	pthread_mutex_unlock(&db->mu);
+	err = api_halt(db->local_api, db->name, id, 1000, &halt, NULL);
+	if (err != -ENOTCONN)
+		api_unhalt(db->local_api, db->name, id, 1000);
+	pthread_mutex_lock(&db->mu);
+	if (!err) {
+		db->need_ckpt = false;
+		db->stats.checkpoints++;
+	} else if (err == -EINVAL || err == -ENOTCONN || err == -EREMOTEIO) {
+		clock_cond_wait_until(&db->g_cond, &db->mu, clock_now_ns() + 100 * NS_PER_MS);
+	}
+}
+
+static bool several_connections_locked(const struct db *db)
+{
+	for (const struct lock_owner *o = db->locks.owners; o; o = o->next)
+		if ((o->shared & SLOTS_READ) && !db_single_locked(db, o->tgid))
+			return true;
+	return false;
+}
+
+static void reopen_gate_locked(struct db *db)
+{
+	db->gate_closed = false;
+	db_answer_reads_locked(db);
+}
+
+static void warn_reader_locked(struct db *db)
+{
+	if (db->reader_warned || clock_now_ns() - db->guard_since_ns < 5 * NS_PER_S)
+		return;
+	for (const struct lock_owner *o = db->locks.owners; o; o = o->next)
+		if (o->shared & (db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED))) {
+			log_warn("long_reader",
+				 "db=%s pid=%d held_ms=%" PRId64
+				 " do=\"end the read transaction: it holds back replication and writes on this node\"",
+				 db->name, (int)o->tgid, (clock_now_ns() - db->guard_since_ns) / NS_PER_MS);
+			db->reader_warned = true;
+			return;
+		}
+}
+
+/* Gate closed on return 0, and nobody reads. -EBUSY: somebody stays; the gate is open again. */
+static int drain_locked(struct db *db, int64_t wait_ns)
+{
+	int64_t until = clock_now_ns() + wait_ns;
+
+	db->gate_closed = true;
+	db->stats.gates++;
+	while (db_reader_claims_locked(db) && clock_now_ns() < until && !db->stop)
+		clock_cond_wait_until(&db->g_cond, &db->mu, until);
+	if (db->mode == DB_MODE_WAL && db->valid && !db_reader_claims_locked(db) && several_connections_locked(db)) {
+		uint8_t marks[4 * (WAL_NREADER - 1)];
+
+		walindex_close_gate(&db->index);
+		memcpy(marks, db->index.data + WALINDEX_READMARK_OFFSET + 4, sizeof marks);
+		pthread_mutex_unlock(&db->mu);
+		db->config->notify->shm_store(db->notify_ctx, WALINDEX_READMARK_OFFSET + 4, marks, sizeof marks);
+		pthread_mutex_lock(&db->mu);
+	}
+	while (db_readers_locked(db) && !db->stop) {
+		int64_t next = until;
+
+		db_expire_locked(db, clock_now_ns(), &next);
+		if (clock_cond_wait_until(&db->g_cond, &db->mu, next) == -ETIMEDOUT && clock_now_ns() >= until)
+			break;
+	}
+	if (!db_readers_locked(db)) {
+		db->gate_failures = 0;
+		return 0;
+	}
+	db->stats.gates_failed++;
+	warn_reader_locked(db);
+	reopen_gate_locked(db);
+	/* Ever more rarely while the same reader stays: each try costs the others some waiting. */
+	db->gate_retry_ns = clock_now_ns() + (NS_PER_MS * 100 << (db->gate_failures < 4 ? db->gate_failures : 4));
+	db->gate_failures++;
+	return -EBUSY;
+}
+
+static bool writer_locked(const struct db *db)
+{
+	return db->locks.exclusive[SLOT_WRITE] != NULL || db->up_state == UP_COMMIT;
+}
+
+static void fold_locked(struct db *db)
+{
+	int err;
+
+	if (db_files_get_locked(db) != 0)
+		return;
+	pthread_mutex_unlock(&db->mu);
+	err = db_fold(db);
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	if (err && err != -ENOMEM)
+		db_files_gone_locked(db, err);
+}
+
+/* LiteFS' turn. Readers wait (parked) until the gap is over. */
+static void gap_locked(struct db *db)
+{
+	int64_t held = clock_now_ns() - db->guard_since_ns;
+
+	db->want_gap = false;
+	if (drain_locked(db, GATE_WAIT_NS) != 0)
+		return;
+	if (db->valid && db->guard_held && !writer_locked(db) && db_fold_wanted_locked(db))
+		fold_locked(db);
+	if (give_guard_locked(db) == 0)
+		db->gap_until_ns = clock_now_ns() + gap_ns(held);
+	db->gate_closed = false;
+}
+
+/* Upstream is held and ahead of us: hold readers back until LiteFS has caught up. */
+static void catch_up_locked(struct db *db)
+{
+	int64_t until = clock_now_ns() + CATCHUP_WAIT_NS;
+	struct pos target = db->up_pos, pos = {0};
+	bool there = false;
+
+	db->stats.catchups++;
+	if (drain_locked(db, GATE_WAIT_NS) == 0 && give_guard_locked(db) == 0) {
+		while (!there && db->files_ok && !db->stop && clock_now_ns() < until && db->up_state == UP_HELD && !db->doomed) {
+			int err = db_files_get_locked(db);
+
+			if (err)
+				break;
+			pthread_mutex_unlock(&db->mu);
+			err = lfs_files_pos(&db->files, &pos);
+			if (!err && !pos_equal(pos, target))
+				clock_sleep_ns(150 * NS_PER_US);
+			pthread_mutex_lock(&db->mu);
+			db_files_put_locked(db);
+			if (err)
+				db_files_gone_locked(db, err);
+			there = !err && pos_equal(pos, target);
+		}
+		while (there && take_guard_locked(db) == -EAGAIN && clock_now_ns() < until) {
+			pthread_mutex_unlock(&db->mu);
+			clock_sleep_ns(100 * NS_PER_US);
+			pthread_mutex_lock(&db->mu);
+		}
+		if (there && (!db->guard_held || validate_locked(db) != 0))
+			there = false;
+	}
+	db->gate_closed = false;
+	db->catching = false;
+	if (there) {
+		db->keep_until_ns = clock_now_ns() + KEEP_NS;
+	} else {
+		db->stats.catchups_failed++;
+		db->end_wanted = true;
+	}
+	pthread_cond_signal(&db->u_cond);
+	db_answer_reads_locked(db);
+}
+
+static void reopen_locked(struct db *db)
+{
+	struct lfs_files files;
+	int err;
+
+	db_token_enter_locked(db);
+	while (db->files_users && !db->stop)
+		pthread_cond_wait(&db->changed, &db->mu);
+	pthread_mutex_unlock(&db->mu);
+	if (db->files.dir) {
+		lfs_files_close(&db->files);
+		guard_forget(&db->guard);
+	}
+	err = lfs_files_open(db->config->settings->litefs_dir, db->name, &files);
+	pthread_mutex_lock(&db->mu);
+	if (!err) {
+		db->files = files;
+		db->files_ok = true;
+		db->valid = false;
+		log_info("litefs_back", "db=%s", db->name);
+	}
+	db_token_leave_locked(db);
+	if (err && !db->stop)
+		clock_cond_wait_until(&db->g_cond, &db->mu, clock_now_ns() + 100 * NS_PER_MS);
+}
+
+static bool reads_parked_locked(const struct db *db)
+{
+	for (const struct db_call *c = db->parked; c; c = c->next)
+		if (c->kind == PARK_READ)
+			return true;
+	return false;
+}
+
+/* How long the guard may be held without a break. Writers that wait for upstream hold READ meanwhile. */
+static int64_t hold_max_ns(const struct db *db)
+{
+	if (db->up_state != UP_BEGIN)
+		return GUARD_HOLD_MAX_NS;
+	return 5 * GUARD_HOLD_MAX_NS + 2 * db->rtt_ns;
+}
+
+/* One step with the guard held. Returns when to look again. */
+static int64_t step_held_locked(struct db *db, int64_t now)
+{
+	unsigned readers = db_readers_locked(db);
+	bool idle = db->up_state == UP_IDLE || db->up_state == UP_BEGIN;
+	int64_t gap_at = db->guard_since_ns + hold_max_ns(db);
+
+	if (!db->valid) {
+		int err;
+
+		if (readers)
+			return now + 20 * NS_PER_MS; /* poisoned: they leave, and G is woken */
+		err = validate_locked(db);
+		if (err == -EBADMSG) { /* no database there now: let LiteFS go on */
+			give_guard_locked(db);
+			db->gap_until_ns = clock_now_ns() + 20 * NS_PER_MS;
+		}
+		return 0;
+	}
+	db_answer_reads_locked(db);
+	readers = db_readers_locked(db);
+	if (!readers && !writer_locked(db) && db_fold_wanted_locked(db)) {
+		fold_locked(db);
+		return 0;
+	}
+	if (!readers && now - db->idle_since_ns >= GUARD_IDLE_NS) {
+		if (!writer_locked(db) && db->wal.committed > 1)
+			fold_locked(db);
+		else
+			give_guard_locked(db);
+		return 0;
+	}
+	if (gap_at < db->gate_retry_ns)
+		gap_at = db->gate_retry_ns;
+	if (idle && now >= gap_at) {
+		if (db->up_state == UP_BEGIN)
+			db_answer_writes_locked(db, -EAGAIN);
+		gap_locked(db);
+		return 0;
+	}
+	if (!readers)
+		return db->idle_since_ns + GUARD_IDLE_NS;
+	return idle ? gap_at : now + 5 * NS_PER_MS;
+}
+
+static int64_t step_away_locked(struct db *db, int64_t now)
+{
+	if (db->window)
+		return now + 5 * NS_PER_MS;
+	if (!reads_parked_locked(db) && !db->must_fold && (db->valid || !db->want_guard))
+		return now + 3600 * NS_PER_S;
+	if (now < db->gap_until_ns)
+		return db->gap_until_ns;
+	if (take_guard_locked(db) != 0)
+		return clock_now_ns() + 300 * NS_PER_US;
+	db->want_guard = false;
+	if (!db_readers_locked(db))
+		validate_locked(db);
+	return 0;
+}
+
+void *db_guard_main(void *arg)
+{
+	struct db *db = arg;
+
+	pthread_mutex_lock(&db->mu);
+	while (!db->stop) {
+		int64_t now = clock_now_ns(), next = now + 3600 * NS_PER_S, step;
+
+		db_expire_locked(db, now, &next);
+		if (db->poison && !db_readers_locked(db)) {
+			db->poison = false;
+			db->valid = false;
+		}
+		if (!db->files_ok) {
+			reopen_locked(db);
+			continue;
+		}
+		if (db->need_ckpt && db->up_state == UP_IDLE) {
+			if (!db_readers_locked(db) || drain_locked(db, GATE_WAIT_NS) == 0) {
+				checkpoint_locked(db);
+				db->gate_closed = false;
+				db_answer_reads_locked(db);
+				if (!db->need_ckpt)
+					db->want_guard = true;
+			}
+			if (db->need_ckpt)
+				clock_cond_wait_until(&db->g_cond, &db->mu, clock_now_ns() + 20 * NS_PER_MS);
+			continue;
+		}
+		if (db->catching && db->up_state == UP_HELD) {
+			catch_up_locked(db);
+			continue;
+		}
+		if (db->want_gap && db->up_state == UP_IDLE) {
+			if (db->guard_held) {
+				gap_locked(db);
+			} else {
+				db->want_gap = false;
+				db->gap_until_ns = clock_now_ns() + gap_ns(GUARD_HOLD_MAX_NS);
+			}
+			continue;
+		}
+		step = db->guard_held ? step_held_locked(db, now) : step_away_locked(db, now);
+		if (step < next)
+			next = step;
+		if (next > clock_now_ns())
+			clock_cond_wait_until(&db->g_cond, &db->mu, next);
+	}
+	if (db->guard_held)
+		give_guard_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	return NULL;
+}

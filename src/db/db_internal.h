@@ -1,0 +1,190 @@
+/*
+ * db_internal: the state of one database, shared by the db_*.c files and nobody else.
+ *
+ * One mutex, `mu`, guards everything below it. Never held across LiteFS (files, guard),
+ * HTTP or notify. Who touches LiteFS' locks owns the token (`token`), one worker at a time.
+ *
+ * Workers
+ *   guard worker G     takes and gives the readers' guard, validates, folds, resets, drains,
+ *                      lets LiteFS in, answers parked calls whose time is over
+ *   upstream worker U  begin, commit, end
+ *
+ * Lock order: fuse request -> mu -> libfuse session. The token is taken without mu held
+ * (token_enter waits on a condition) and never by the FUSE thread.
+ *
+ * Invariants (cited as I1.. where they are kept)
+ *   I1  A READ lock is granted only while the guard is held and the view is valid, or in the
+ *       window (our own commit is being replicated back).
+ *   I2  view(p) = undo[p], else LiteFS' page, for every p <= base_pages, at any position LiteFS
+ *       can have while I1's readers are there: tip, or `pending` once it was sent.
+ *   I3  base changes only while nobody reads and nobody writes: reset, fold.
+ *   I4  undo holds a page before the LTX that overwrites it is sent.
+ *   I5  WRITE is granted only while upstream is held and its position is tip.
+ *   I6  tip moves only in commit_done() and in reset.
+ *   (LiteFS' files are closed only with the token held and files_users 0.)
+ *   I7  poison: no read succeeds until every reader has left; then reset.
+ */
+#ifndef LITEFWD_DB_DB_INTERNAL_H
+#define LITEFWD_DB_DB_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "db/db.h"
+#include "db/lock_table.h"
+#include "db/undo.h"
+#include "db/vwal.h"
+#include "db/walindex.h"
+#include "litefs/guard.h"
+#include "litefs/upstream.h"
+
+enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT };
+
+/*
+ *   IDLE --want_begin--> BEGIN --> HELD --commit frame--> COMMIT --> HELD ... --> END --> IDLE
+ *                          |--> IDLE (not had)
+ */
+enum up_state { UP_IDLE, UP_BEGIN, UP_HELD, UP_COMMIT, UP_END };
+
+struct db_stats {
+	uint64_t commits_remote, commits_self, commits_empty;
+	uint64_t refused, not_committed, unknown;
+	uint64_t begins, begin_failed, catchups, catchups_failed;
+	uint64_t busy_write, busy_read, busy_gate;
+	uint64_t resets, folds, gates, gates_failed, poisons, checkpoints;
+	uint64_t guard_taken, guard_waits, window_reads;
+	uint64_t pages_sent, bytes_sent;
+	uint64_t begin_ns, prepare_ns, send_ns, replicate_ns; /* sums over successful commits (begins) */
+};
+
+struct db_process {
+	pid_t tgid;
+	unsigned opens;
+	struct db_process *next;
+};
+
+struct db {
+	const struct db_config *config; /* borrowed */
+	char name[NAME_DB_MAX + 1];
+	void *notify_ctx;
+
+	pthread_mutex_t mu;
+	pthread_cond_t g_cond, u_cond; /* the workers */
+	pthread_cond_t changed; /* token free, window closed, files unused, readers gone */
+	pthread_t g_thread, u_thread;
+	bool stop;
+
+	/* LiteFS */
+	struct lfs_files files;
+	bool files_ok;
+	unsigned files_users;
+	struct guard guard;
+	bool token;
+
+	/* the view */
+	enum db_mode mode;
+	bool valid; /* base..tip was LiteFS' position when the guard was taken, and no reset is under way */
+	uint32_t page_size;
+	struct pos base, tip;
+	uint32_t base_pages, tip_pages;
+	struct undo undo;
+	struct vwal wal;
+	struct walindex index;
+	uint64_t commit_seq;
+	uint8_t *scratch; /* one page, under mu */
+
+	/* locks of clients */
+	struct lock_table locks;
+	struct db_process *processes;
+	struct db_call *parked;
+	bool gate_closed;
+	bool poison;
+	bool must_fold; /* a writer died between our commit and its header: nobody may write on the old one */
+
+	/* guard */
+	bool guard_held;
+	uint64_t guard_epoch; /* +1 whenever it is taken or given */
+	int64_t guard_since_ns, idle_since_ns, gap_until_ns, gate_retry_ns;
+	int gate_failures;
+	bool reader_warned;
+	bool want_guard, want_gap, need_ckpt;
+	bool window; /* the guard is away, our own commit may come */
+	struct pos pending; /* in the window: the position after it */
+	struct api *local_api; /* G's: checkpoint of LiteFS' WAL on the primary */
+
+	/* upstream */
+	enum up_state up_state;
+	struct upstream *remote, *self;
+	struct upstream *up; /* the one that is in use; NULL when idle */
+	struct pos up_pos; /* begin's answer, then each commit's */
+	int64_t rtt_ns;
+	bool want_begin, catching, doomed, end_wanted;
+	bool committed_in_hold; /* since WRITE was granted */
+	int64_t hold_since_ns, up_idle_since_ns, keep_until_ns, pause_until_ns, begin_retry_ns;
+	struct db_call *commit_call;
+	uint32_t commit_frame;
+
+	/* the last transaction whose outcome is not known */
+	bool have_unknown;
+	struct pos unknown;
+	int64_t unknown_timestamp_ms;
+
+	/* U's, while it commits */
+	struct spool ltx;
+
+	struct db_stats stats;
+};
+
+/* Tunables that no option names. */
+#define GUARD_IDLE_NS (2 * NS_PER_MS)
+#define GUARD_HOLD_MAX_NS (50 * NS_PER_MS)
+#define GATE_WAIT_NS (120 * NS_PER_MS)
+#define CATCHUP_WAIT_NS (400 * NS_PER_MS)
+#define READ_PARK_NS (50 * NS_PER_MS)
+#define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
+#define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
+#define KEEP_NS (200 * NS_PER_MS)
+#define FOLD_FRAMES 1000
+#define FOLD_BYTES (1u << 20)
+
+/* db.c */
+unsigned db_readers_locked(const struct db *db);
+bool db_reader_claims_locked(const struct db *db); /* somebody holds READ1..4 exclusively, to set its mark */
+bool db_single_locked(const struct db *db, pid_t tgid); /* the process has at most one connection */
+
+/* LiteFS' files may be used until files_put(); -ENOTCONN while LiteFS is gone. */
+int db_files_get_locked(struct db *db);
+void db_files_put_locked(struct db *db);
+/* A call to LiteFS failed in a way that means that it is gone. */
+void db_files_gone_locked(struct db *db, int err);
+
+/* mu held; it is let go while waiting. token_leave with mu held too. */
+void db_token_enter_locked(struct db *db);
+void db_token_leave_locked(struct db *db);
+
+/* db_park.c */
+void db_park_locked(struct db *db, struct db_call *call, enum park_kind kind, uint64_t owner, uint32_t slots,
+		    int64_t deadline_ns);
+void db_answer_reads_locked(struct db *db); /* those that can be granted now are; others stay */
+void db_answer_writes_locked(struct db *db, int result); /* 0: the first that may; else all */
+void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
+
+/* db_locks.c */
+int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked);
+int db_write_request_locked(struct db *db, struct lock_owner *owner);
+
+/* db_guard.c, db_view.c: G */
+void *db_guard_main(void *arg);
+int db_reset(struct db *db, struct pos pos); /* mu not held, guard held, nobody reads */
+int db_fold(struct db *db);
+bool db_fold_wanted_locked(const struct db *db);
+
+/* db_upstream.c, db_commit.c: U */
+void *db_upstream_main(void *arg);
+void db_commit(struct db *db); /* mu held; let go inside */
+
+/* True if the LTX file of this transaction in LiteFS' data directory is ours. 1, 0, or negative errno: cannot tell. */
+int db_ltx_is_ours(struct db *db, uint64_t txid, int64_t timestamp_ms);
+
+#endif

@@ -1,0 +1,214 @@
+/*
+ * Bytes: the view of the database, the virtual WAL, the wal-index.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "db/db_internal.h"
+
+static struct log_limit limit_wal;
+
+/* Pages that undo holds, laid over what LiteFS gave for [off, off + len). */
+static int overlay_locked(struct db *db, uint8_t *buf, size_t len, off_t off)
+{
+	uint32_t size = db->page_size;
+
+	if (!db->undo.count)
+		return 0;
+	for (off_t at = off - off % size; at < off + (off_t)len; at += size) {
+		off_t from = at > off ? at : off;
+		off_t to = at + size < off + (off_t)len ? at + size : off + (off_t)len;
+		int err = undo_get(&db->undo, (uint32_t)(at / size) + 1, db->scratch);
+
+		if (err == 0)
+			memcpy(buf + (from - off), db->scratch + (from - at), (size_t)(to - from));
+		else if (err != -ENOENT)
+			return err;
+	}
+	return 0;
+}
+
+static bool covered_locked(const struct db *db, size_t len, off_t off)
+{
+	for (off_t at = off - off % db->page_size; at < off + (off_t)len; at += db->page_size)
+		if (!undo_has(&db->undo, (uint32_t)(at / db->page_size) + 1))
+			return false;
+	return true;
+}
+
+/*
+ * In the window the guard is away while there are readers. LiteFS writes pages before it sets
+ * the position, so what was read counts only if the guard can be had now, and the position is ours.
+ * 1: it counts; 0: LiteFS is applying; negative: it does not, and never will.
+ */
+static int check_in_window_locked(struct db *db)
+{
+	struct pos pos;
+	int err;
+
+	db_token_enter_locked(db);
+	if (!db->window || !db->files_ok) {
+		db_token_leave_locked(db);
+		return db->files_ok ? 0 : -EIO;
+	}
+	pthread_mutex_unlock(&db->mu);
+	err = guard_take_readers(&db->guard);
+	if (!err) {
+		err = lfs_files_pos(&db->files, &pos);
+		guard_give_readers(&db->guard);
+	}
+	pthread_mutex_lock(&db->mu);
+	db_token_leave_locked(db);
+	if (err == -EAGAIN)
+		return 0;
+	if (err) {
+		db_files_gone_locked(db, err);
+		return -EIO;
+	}
+	if (pos_equal(pos, db->tip) || (db->window && pos_equal(pos, db->pending)))
+		return 1;
+	return -EIO;
+}
+
+/* mu held on entry and exit. Bytes, or negative errno; -EAGAIN: again, something moved. */
+static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t off)
+{
+	off_t end = (off_t)db->base_pages * db->page_size;
+	bool guarded = db->guard_held;
+	uint64_t epoch = db->guard_epoch;
+	ssize_t n;
+	int ok;
+
+	if (db->poison && db_readers_locked(db))
+		return -EIO; /* I7 */
+	if (off >= end)
+		return 0;
+	if ((off_t)len > end - off)
+		len = (size_t)(end - off);
+	if (db->undo.count && covered_locked(db, len, off)) {
+		ok = overlay_locked(db, buf, len, off);
+		return ok ? ok : (ssize_t)len;
+	}
+	if (db_files_get_locked(db) != 0)
+		return -EIO;
+	pthread_mutex_unlock(&db->mu);
+	n = lfs_files_read(&db->files, buf, len, off);
+	if (n >= 0 && (size_t)n < len)
+		memset(buf + n, 0, len - (size_t)n);
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	if (n < 0) {
+		db_files_gone_locked(db, (int)n);
+		return -EIO;
+	}
+	if (db->poison && db_readers_locked(db))
+		return -EIO;
+	ok = overlay_locked(db, buf, len, off);
+	if (ok)
+		return ok;
+	/* Without readers nobody relies on it: the next one validates, and the kernel's copy goes if it was foreign. */
+	if (!db_readers_locked(db) || (guarded && db->guard_held && db->guard_epoch == epoch))
+		return (ssize_t)len;
+	if (db->guard_held && !db->window)
+		return -EAGAIN; /* taken in the meantime */
+	db->stats.window_reads++;
+	ok = check_in_window_locked(db);
+	if (ok < 0)
+		return ok;
+	if (ok == 0) {
+		int64_t until = clock_now_ns() + 20 * NS_PER_MS;
+
+		while (db->window && !db->stop && clock_cond_wait_until(&db->changed, &db->mu, until) != -ETIMEDOUT)
+			;
+		return -EAGAIN;
+	}
+	return (ssize_t)len;
+}
+
+ssize_t db_read(struct db *db, void *buf, size_t len, off_t off)
+{
+	ssize_t n;
+
+	pthread_mutex_lock(&db->mu);
+	do
+		n = db->stop ? -EIO : read_once_locked(db, buf, len, off);
+	while (n == -EAGAIN);
+	pthread_mutex_unlock(&db->mu);
+	return n;
+}
+
+ssize_t db_wal_read(struct db *db, void *buf, size_t len, off_t off)
+{
+	ssize_t n;
+
+	pthread_mutex_lock(&db->mu);
+	n = db->poison && db_readers_locked(db) ? -EIO : spool_read(&db->wal.bytes, (uint64_t)off, buf, len);
+	pthread_mutex_unlock(&db->mu);
+	return n;
+}
+
+int db_wal_write(struct db *db, uint64_t owner, const void *data, size_t len, off_t off, struct db_call *call)
+{
+	const struct lock_owner *writer;
+	uint32_t frame = 0;
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	writer = db->locks.exclusive[SLOT_WRITE];
+	if (db->mode != DB_MODE_WAL || !writer || writer->id != owner) {
+		if (log_allow(&limit_wal, 5000))
+			log_warn("wal_write_without_lock",
+				 "db=%s do=\"write through SQLite with its locks (not nolock=1, not locking_mode=EXCLUSIVE)\"",
+				 db->name);
+		err = -EACCES;
+		goto out;
+	}
+	if (db->poison || db->must_fold || db->up_state != UP_HELD) {
+		err = -EIO;
+		goto out;
+	}
+	err = vwal_write(&db->wal, (uint64_t)off, data, len, &frame);
+	if (err == -EIO) {
+		log_error("wal_write_refused", "db=%s off=%lld len=%zu committed=%u do=\"report this; the transaction fails\"",
+			  db->name, (long long)off, len, db->wal.committed);
+		db->must_fold = true; /* it writes on an old header, or is not SQLite: start afresh */
+		pthread_cond_signal(&db->g_cond);
+	}
+	if (err || !frame)
+		goto out;
+	if (db->doomed) {
+		err = -EIO;
+		goto out;
+	}
+	db->commit_call = call;
+	db->commit_frame = frame;
+	db->up_state = UP_COMMIT;
+	call->kind = PARK_COMMIT;
+	call->owner = owner;
+	pthread_cond_signal(&db->u_cond);
+	err = DB_PARKED;
+out:
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+ssize_t db_shm_read(struct db *db, void *buf, size_t len, off_t off)
+{
+	size_t n;
+
+	pthread_mutex_lock(&db->mu);
+	n = walindex_read(&db->index, (uint64_t)off, buf, len);
+	pthread_mutex_unlock(&db->mu);
+	return (ssize_t)n;
+}
+
+int db_shm_write(struct db *db, const void *data, size_t len, off_t off)
+{
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	err = walindex_write(&db->index, (uint64_t)off, data, len);
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}

@@ -1,0 +1,288 @@
+/*
+ * What SQLite's lock calls mean here.
+ *
+ *   READ(i) shared        the beginning of a read: guard and valid view, or wait for them (I1)
+ *   READ(i) exclusive     a reader claims a slot to write its mark; refused while the gate is closed
+ *   WRITE exclusive       the beginning of a write: upstream's begin (I5)
+ *   CKPT exclusive        refused: an acknowledged checkpoint that did not happen gives torn reads
+ *   SHARED exclusive      refused in WAL mode: the last to close would checkpoint without any shm lock
+ *   SHARED shared         in rollback mode the beginning of a read; in WAL mode a connection is open
+ *
+ * A process with several connections holds a mutex of SQLite's during a lock call, and its
+ * other threads cannot even unlock: it is answered EAGAIN instead of being parked for long.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+
+#include "db/db_internal.h"
+
+static void reader_left_locked(struct db *db)
+{
+	if (db_readers_locked(db) != 0)
+		return;
+	db->idle_since_ns = clock_now_ns();
+	db->reader_warned = false;
+	if (db->gate_closed || db->poison || db->must_fold || db->want_gap)
+		pthread_cond_signal(&db->g_cond);
+}
+
+static void writer_left_locked(struct db *db, bool explicitly)
+{
+	if (!explicitly && db->committed_in_hold)
+		db->must_fold = true;
+	db->committed_in_hold = false;
+	db->up_idle_since_ns = clock_now_ns();
+	if (db->must_fold)
+		pthread_cond_signal(&db->g_cond);
+	if (db->up_state != UP_HELD && db->up_state != UP_IDLE)
+		return;
+	if (db->doomed || db->end_wanted)
+		pthread_cond_signal(&db->u_cond);
+	else
+		db_answer_writes_locked(db, 0);
+}
+
+static void unlock_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool explicitly)
+{
+	uint32_t reads = db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED);
+	bool claimed = (owner->exclusive & SLOTS_READ & slots) != 0;
+	bool wrote = (owner->exclusive & SLOT_BIT(SLOT_WRITE) & slots) != 0;
+	uint32_t released = lock_release(&db->locks, owner, slots);
+
+	if (released & reads)
+		reader_left_locked(db);
+	if (claimed && db->gate_closed)
+		pthread_cond_signal(&db->g_cond);
+	if (wrote)
+		writer_left_locked(db, explicitly);
+}
+
+int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked)
+{
+	enum lock_slot slot;
+
+	if (!parked && lock_conflict(&db->locks, owner, slots, false, &slot))
+		return -EAGAIN;
+	if ((slots & SLOTS_READ) && db->mode != DB_MODE_WAL)
+		return -EIO; /* the database has left WAL mode under an open connection */
+	if (db->gate_closed || db->poison)
+		return DB_PARKED;
+	if (!(db->guard_held && db->valid) && !db->window)
+		return DB_PARKED;
+	if (lock_conflict(&db->locks, owner, slots, false, &slot))
+		return -EAGAIN;
+	owner->read_seq = db->commit_seq;
+	lock_grant(&db->locks, owner, slots, false);
+	return 0;
+}
+
+static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slots, struct db_call *call)
+{
+	int result = db_read_request_locked(db, owner, slots, false);
+	int64_t now;
+
+	if (result != DB_PARKED)
+		return result;
+	/* Whoever reads already must leave before the gate opens; its process' other calls must not wait for it. */
+	if ((db->gate_closed || db->poison) && !db_single_locked(db, owner->tgid)) {
+		db->stats.busy_gate++;
+		return -EAGAIN;
+	}
+	now = clock_now_ns();
+	db->want_guard = true;
+	db->stats.guard_waits++;
+	db_park_locked(db, call, PARK_READ, owner->id, slots, now + (db->gate_closed ? NS_PER_S : READ_PARK_NS));
+	return DB_PARKED;
+}
+
+/* I5. Grants, sends away, or says that the call may wait. */
+int db_write_request_locked(struct db *db, struct lock_owner *owner)
+{
+	enum lock_slot slot;
+
+	if (db->mode != DB_MODE_WAL || db->poison || db->must_fold || db->need_ckpt || db->gate_closed || !db->valid)
+		return -EAGAIN;
+	/* A reader that saw a header half written asks for WRITE first, to recover: it looks again when refused. */
+	if (!(owner->shared & SLOTS_READ))
+		return -EAGAIN;
+	if (lock_conflict(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true, &slot))
+		return DB_PARKED;
+	switch (db->up_state) {
+	case UP_HELD:
+		if (db->doomed || db->end_wanted)
+			return DB_PARKED;
+		if (db->catching || !pos_equal(db->up_pos, db->tip))
+			return -EAGAIN;
+		db->committed_in_hold = false;
+		db->keep_until_ns = 0;
+		lock_grant(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true);
+		return 0;
+	case UP_IDLE:
+		if (clock_now_ns() < db->begin_retry_ns)
+			return -EAGAIN;
+		db->want_begin = true;
+		pthread_cond_signal(&db->u_cond);
+		return DB_PARKED;
+	case UP_BEGIN:
+	case UP_END:
+		db->want_begin = true;
+		return DB_PARKED;
+	case UP_COMMIT:
+		return DB_PARKED;
+	}
+	return -EAGAIN;
+}
+
+static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_call *call)
+{
+	int result = db_write_request_locked(db, owner);
+	int64_t wait_ns;
+
+	if (result == -EAGAIN)
+		db->stats.busy_write++;
+	if (result != DB_PARKED)
+		return result;
+	if (db_single_locked(db, owner->tgid)) {
+		wait_ns = db->config->settings->halt_timeout_ms * NS_PER_MS;
+	} else if (db->locks.exclusive[SLOT_WRITE]) {
+		db->stats.busy_write++;
+		return -EAGAIN;
+	} else {
+		wait_ns = db->rtt_ns * 3 / 2;
+		if (wait_ns < WRITE_PARK_MIN_NS)
+			wait_ns = WRITE_PARK_MIN_NS;
+		if (wait_ns > WRITE_PARK_MAX_NS)
+			wait_ns = WRITE_PARK_MAX_NS;
+	}
+	db_park_locked(db, call, PARK_WRITE, owner->id, SLOT_BIT(SLOT_WRITE), clock_now_ns() + wait_ns);
+	return DB_PARKED;
+}
+
+static int shm_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool exclusive,
+			   struct db_call *call)
+{
+	enum lock_slot slot;
+
+	if (exclusive && (slots & (SLOT_BIT(SLOT_CKPT) | SLOT_BIT(SLOT_RECOVER))))
+		return -EAGAIN;
+	if (exclusive && slots == SLOT_BIT(SLOT_WRITE))
+		return owner->exclusive & slots ? 0 : write_lock_locked(db, owner, call);
+	if (exclusive && (slots & SLOT_BIT(SLOT_WRITE)))
+		return -EAGAIN;
+	if (!exclusive && (slots & SLOTS_READ) && !(owner->exclusive & slots))
+		return read_lock_locked(db, owner, slots, call);
+	if (exclusive && (slots & SLOTS_READ) && (db->gate_closed || db->poison || !db->valid))
+		return -EAGAIN;
+	if (lock_conflict(&db->locks, owner, slots, exclusive, &slot))
+		return -EAGAIN;
+	lock_grant(&db->locks, owner, slots, exclusive);
+	return 0;
+}
+
+static int database_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool exclusive,
+				struct db_call *call)
+{
+	enum lock_slot slot;
+
+	if (db->mode == DB_MODE_WAL && exclusive && slots != SLOT_BIT(SLOT_PENDING))
+		return -EAGAIN;
+	if (db->mode == DB_MODE_ROLLBACK && !exclusive && (slots & SLOT_BIT(SLOT_SHARED)) &&
+	    !((owner->shared | owner->exclusive) & SLOT_BIT(SLOT_SHARED)))
+		return read_lock_locked(db, owner, slots, call);
+	if (lock_conflict(&db->locks, owner, slots, exclusive, &slot))
+		return -EAGAIN;
+	lock_grant(&db->locks, owner, slots, exclusive);
+	return 0;
+}
+
+int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call)
+{
+	uint32_t slots = lock_slots(lock->shm, lock->start, lock->end);
+	struct lock_owner *owner;
+	int result = 0;
+
+	pthread_mutex_lock(&db->mu);
+	if (lock->type == F_UNLCK) {
+		owner = lock_owner_find(&db->locks, lock->owner);
+		if (owner)
+			unlock_locked(db, owner, slots, true);
+		goto out;
+	}
+	if (db->stop) {
+		result = -EIO;
+		goto out;
+	}
+	if (!slots) {
+		result = -ENOLCK; /* no byte that SQLite locks */
+		goto out;
+	}
+	owner = lock_owner_get(&db->locks, lock->owner, lock->tgid);
+	if (!owner) {
+		result = -ENOMEM;
+		goto out;
+	}
+	owner->handle[lock->shm] = lock->handle;
+	if (lock->shm)
+		result = shm_lock_locked(db, owner, slots, lock->type == F_WRLCK, call);
+	else
+		result = database_lock_locked(db, owner, slots, lock->type == F_WRLCK, call);
+out:
+	pthread_mutex_unlock(&db->mu);
+	return result;
+}
+
+void db_getlk(struct db *db, struct db_lock *lock)
+{
+	uint32_t slots = lock_slots(lock->shm, lock->start, lock->end);
+	const struct lock_owner nobody = {0};
+	const struct lock_owner *asking, *other;
+	enum lock_slot slot;
+
+	pthread_mutex_lock(&db->mu);
+	asking = lock_owner_find(&db->locks, lock->owner);
+	other = lock_conflict(&db->locks, asking ? asking : &nobody, slots, lock->type == F_WRLCK, &slot);
+	if (!other) {
+		lock->type = F_UNLCK;
+	} else {
+		lock->type = other->exclusive & SLOT_BIT(slot) ? F_WRLCK : F_RDLCK;
+		lock->tgid = other->tgid;
+	}
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* A call that is parked for an owner that is gone finds no owner, and is answered. */
+static void drop_locked(struct db *db, struct lock_owner *owner, bool shm)
+{
+	unlock_locked(db, owner, shm ? SLOTS_SHM : SLOTS_DATABASE, false);
+	if (owner->shared || owner->exclusive)
+		return;
+	for (const struct db_call *c = db->parked; c; c = c->next)
+		if (c->owner == owner->id)
+			return;
+	lock_owner_forget(&db->locks, owner);
+}
+
+void db_flush(struct db *db, bool shm, uint64_t id)
+{
+	struct lock_owner *owner;
+
+	pthread_mutex_lock(&db->mu);
+	owner = lock_owner_find(&db->locks, id);
+	if (owner)
+		drop_locked(db, owner, shm);
+	pthread_mutex_unlock(&db->mu);
+}
+
+void db_release(struct db *db, bool shm, uint64_t handle)
+{
+	struct lock_owner *owner, *next;
+
+	pthread_mutex_lock(&db->mu);
+	for (owner = db->locks.owners; owner; owner = next) {
+		next = owner->next;
+		if (owner->handle[shm] == handle && ((owner->shared | owner->exclusive) & (shm ? SLOTS_SHM : SLOTS_DATABASE)))
+			drop_locked(db, owner, shm);
+	}
+	pthread_mutex_unlock(&db->mu);
+}

@@ -1,0 +1,110 @@
+/*
+ * Calls that wait. A parked lock call is answered by whoever changes what it waits
+ * for, under mu; the guard worker answers those whose time is over.
+ */
+#include <errno.h>
+
+#include "db/db_internal.h"
+
+void db_park_locked(struct db *db, struct db_call *call, enum park_kind kind, uint64_t owner, uint32_t slots,
+		    int64_t deadline_ns)
+{
+	struct db_call **tail = &db->parked;
+
+	call->kind = kind;
+	call->owner = owner;
+	call->slots = slots;
+	call->deadline_ns = deadline_ns;
+	call->next = NULL;
+	while (*tail)
+		tail = &(*tail)->next;
+	*tail = call;
+	pthread_cond_signal(&db->g_cond);
+}
+
+static void answer(struct db *db, struct db_call **pp, int result)
+{
+	struct db_call *call = *pp;
+
+	*pp = call->next;
+	if (result == -EAGAIN && call->kind == PARK_READ)
+		db->stats.busy_read++;
+	if (result == -EAGAIN && call->kind == PARK_WRITE)
+		db->stats.busy_write++;
+	call->done(call, result);
+}
+
+void db_answer_reads_locked(struct db *db)
+{
+	struct db_call **pp = &db->parked;
+
+	while (*pp) {
+		struct lock_owner *owner;
+		int result;
+
+		if ((*pp)->kind != PARK_READ) {
+			pp = &(*pp)->next;
+			continue;
+		}
+		owner = lock_owner_find(&db->locks, (*pp)->owner);
+		result = owner ? db_read_request_locked(db, owner, (*pp)->slots, true) : -EAGAIN;
+		if (result == DB_PARKED)
+			pp = &(*pp)->next;
+		else
+			answer(db, pp, result);
+	}
+}
+
+void db_answer_writes_locked(struct db *db, int result)
+{
+	struct db_call **pp = &db->parked;
+
+	while (*pp) {
+		struct lock_owner *owner;
+		int r = result;
+
+		if ((*pp)->kind != PARK_WRITE) {
+			pp = &(*pp)->next;
+			continue;
+		}
+		if (r == 0) {
+			owner = lock_owner_find(&db->locks, (*pp)->owner);
+			/* One whose snapshot is old would be sent away by SQLite itself, after a round with WRITE. */
+			if (!owner || owner->read_seq != db->commit_seq)
+				r = -EAGAIN;
+			else
+				r = db_write_request_locked(db, owner);
+		}
+		if (r == DB_PARKED)
+			pp = &(*pp)->next;
+		else
+			answer(db, pp, r);
+	}
+}
+
+void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns)
+{
+	struct db_call **pp = &db->parked;
+
+	while (*pp) {
+		if ((*pp)->kind != PARK_COMMIT && (*pp)->deadline_ns <= now_ns) {
+			answer(db, pp, -EAGAIN);
+			continue;
+		}
+		if ((*pp)->kind != PARK_COMMIT && (*pp)->deadline_ns < *next_ns)
+			*next_ns = (*pp)->deadline_ns;
+		pp = &(*pp)->next;
+	}
+}
+
+void db_cancel(struct db *db, struct db_call *call)
+{
+	pthread_mutex_lock(&db->mu);
+	for (struct db_call **pp = &db->parked; *pp; pp = &(*pp)->next)
+		if (*pp == call) {
+			if (call->kind != PARK_COMMIT)
+				answer(db, pp, -EINTR);
+			break;
+		}
+	pthread_mutex_unlock(&db->mu);
+}

@@ -1,0 +1,204 @@
+/*
+ * The upstream worker: begin, commit, end, one at a time.
+ *
+ * What is held is kept for a while after a commit (linger), for the next transaction of this
+ * node costs one round trip less then; never longer than halt_max_hold, and followed by
+ * halt_pause, for nobody else can write this database meanwhile.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "db/db_internal.h"
+
+/* No primary: answer BUSY at once for this long instead of asking again and again. */
+#define RETRY_NS (100 * NS_PER_MS)
+/* A lock that is older than this is renewed while its transaction goes on. */
+#define RENEW_NS (8 * NS_PER_S)
+
+static struct log_limit limit_begin;
+
+static struct upstream *choose(struct db *db)
+{
+	struct role_state *role = malloc(sizeof *role);
+	struct upstream *up = NULL;
+
+	if (!role)
+		return NULL;
+	role_get(db->config->role, role);
+	if (role->kind == ROLE_PRIMARY)
+		up = db->self;
+	else if (role->kind == ROLE_REPLICA)
+		up = db->remote;
+	free(role);
+	return up;
+}
+
+static void begin_locked(struct db *db)
+{
+	int64_t start = clock_now_ns();
+	int64_t until = start + db->config->settings->halt_timeout_ms * NS_PER_MS;
+	struct upstream *up;
+	struct pos pos = {0};
+	int err = -EHOSTUNREACH;
+
+	db->want_begin = false;
+	db->up_state = UP_BEGIN;
+	db->doomed = db->end_wanted = false;
+	pthread_mutex_unlock(&db->mu);
+	up = choose(db);
+	pthread_mutex_lock(&db->mu);
+	db->up = up;
+	if (up && db_files_get_locked(db) == 0) {
+		pthread_mutex_unlock(&db->mu);
+		err = upstream_begin(up, until, &pos);
+		pthread_mutex_lock(&db->mu);
+		db_files_put_locked(db);
+	}
+	db->stats.begins++;
+	if (err) {
+		db->up_state = UP_IDLE;
+		db->stats.begin_failed++;
+		db->begin_retry_ns = err == -EHOSTUNREACH ? clock_now_ns() + RETRY_NS : 0;
+		if (err == -EUCLEAN)
+			db->need_ckpt = true;
+		else if (err != -EAGAIN && err != -ECANCELED && log_allow(&limit_begin, 10000))
+			log_warn("begin_failed", "db=%s error=%d do=\"writes get BUSY until a primary answers\"", db->name, -err);
+		db->want_begin = false;
+		db_answer_writes_locked(db, -EAGAIN);
+		pthread_cond_signal(&db->g_cond);
+		return;
+	}
+	db->up_state = UP_HELD;
+	db->up_pos = pos;
+	db->hold_since_ns = db->up_idle_since_ns = clock_now_ns();
+	db->keep_until_ns = db->hold_since_ns + KEEP_NS;
+	db->stats.begin_ns += (uint64_t)(db->hold_since_ns - start);
+	if (pos_equal(pos, db->tip)) {
+		db_answer_writes_locked(db, 0);
+		return;
+	}
+	/* LiteFS is behind, or the clients are: they let go of their snapshot and come again. */
+	db->catching = true;
+	db_answer_writes_locked(db, -EAGAIN);
+	pthread_cond_signal(&db->g_cond);
+}
+
+static void end_locked(struct db *db)
+{
+	const struct settings *s = db->config->settings;
+	struct upstream *up = db->up;
+	int64_t now, held;
+
+	db->up_state = UP_END;
+	pthread_mutex_unlock(&db->mu);
+	upstream_end(up);
+	pthread_mutex_lock(&db->mu);
+	now = clock_now_ns();
+	held = now - db->hold_since_ns;
+	db->up_state = UP_IDLE;
+	db->doomed = db->end_wanted = db->catching = false;
+	/* A hold that was used up is followed by the full pause, a short one by a short one. */
+	db->pause_until_ns = now + s->halt_pause_ms * NS_PER_MS;
+	if (held < s->halt_max_hold_ms * NS_PER_MS)
+		db->pause_until_ns = now + held * s->halt_pause_ms / (s->halt_max_hold_ms ? s->halt_max_hold_ms : 1);
+	if (upstream_kind(up) == UPSTREAM_SELF && held >= s->halt_max_hold_ms * NS_PER_MS)
+		db->want_gap = true;
+	db_answer_writes_locked(db, 0); /* who still waits wants the next one */
+	pthread_cond_signal(&db->g_cond);
+}
+
+/* The lock's time is running out under a transaction: a new one, if nothing happened in between. */
+static void renew_locked(struct db *db)
+{
+	struct pos pos = {0};
+	int err;
+
+	if (db_files_get_locked(db) != 0) {
+		db->doomed = true;
+		return;
+	}
+	pthread_mutex_unlock(&db->mu);
+	upstream_end(db->up);
+	err = upstream_begin(db->up, clock_now_ns() + db->config->settings->halt_timeout_ms * NS_PER_MS, &pos);
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	if (err || !pos_equal(pos, db->tip)) {
+		log_warn("transaction_doomed", "db=%s error=%d do=\"make write transactions shorter than the HALT's 30 s\"",
+			 db->name, -err);
+		db->doomed = true;
+		return;
+	}
+	db->hold_since_ns = clock_now_ns();
+}
+
+/* Returns when to look again. */
+static int64_t held_locked(struct db *db)
+{
+	const struct settings *s = db->config->settings;
+	int64_t now = clock_now_ns();
+	int64_t hold_end = db->hold_since_ns + s->halt_max_hold_ms * NS_PER_MS;
+	int64_t linger_end = db->up_idle_since_ns + s->halt_linger_ms * NS_PER_MS;
+	int64_t until = upstream_hold_until(db->up);
+
+	/* At 50 ms round trip a hold of 100 ms would be one transaction. */
+	db->rtt_ns = upstream_rtt_ns(db->up);
+	if (db->rtt_ns * 10 > s->halt_max_hold_ms * NS_PER_MS)
+		hold_end = db->hold_since_ns + db->rtt_ns * 10;
+	if (db->keep_until_ns) /* nobody has come for it yet */
+		linger_end = hold_end = db->keep_until_ns;
+	if (db->locks.exclusive[SLOT_WRITE] && !db->doomed) {
+		if (until != INT64_MAX && now > until - RENEW_NS) {
+			renew_locked(db);
+			return 0;
+		}
+		return now + 50 * NS_PER_MS;
+	}
+	if (db->doomed || db->end_wanted || now >= linger_end || now >= hold_end || !db->files_ok) {
+		if (!db->catching || db->doomed || db->end_wanted) {
+			end_locked(db);
+			return 0;
+		}
+		return now + 10 * NS_PER_MS;
+	}
+	return linger_end < hold_end ? linger_end : hold_end;
+}
+
+void *db_upstream_main(void *arg)
+{
+	struct db *db = arg;
+
+	pthread_mutex_lock(&db->mu);
+	while (!db->stop || db->up_state == UP_COMMIT) {
+		int64_t now = clock_now_ns(), next = now + 3600 * NS_PER_S;
+
+		switch (db->up_state) {
+		case UP_IDLE:
+			if (db->want_begin && now >= db->pause_until_ns) {
+				begin_locked(db);
+				continue;
+			}
+			if (db->want_begin)
+				next = db->pause_until_ns;
+			break;
+		case UP_HELD:
+			next = held_locked(db);
+			if (!next)
+				continue;
+			break;
+		case UP_COMMIT:
+			db_commit(db);
+			continue;
+		case UP_BEGIN:
+		case UP_END:
+			break; /* passed through inside the calls above */
+		}
+		if (db->stop)
+			break;
+		clock_cond_wait_until(&db->u_cond, &db->mu, next);
+	}
+	if (db->up_state == UP_HELD)
+		end_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	return NULL;
+}

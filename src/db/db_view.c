@@ -1,0 +1,180 @@
+/*
+ * The view's two new beginnings (I3): reset, at a position that is not ours, and
+ * fold, at our own tip. Both end with a WAL of one frame, no undo, a fresh header in
+ * the clients' wal-index, and the kernel's copies of changed pages gone.
+ *
+ * The order matters: undo is freed before the kernel's pages are invalidated, so that
+ * whoever reads again reads LiteFS' page; and no READ lock is granted until all is done,
+ * for `valid` is false meanwhile.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "db/db_internal.h"
+
+#define RUNS_MAX 128
+
+struct fresh {
+	uint8_t *page1;
+	struct sqlite_header header;
+	uint32_t pages;
+};
+
+static int read_fresh(struct db *db, struct fresh *f)
+{
+	int64_t size;
+	ssize_t n = lfs_files_read(&db->files, f->page1, 65536, 0);
+	int err = n < 0 ? (int)n : n < 512 ? -EBADMSG : sqlite_header_parse(f->page1, &f->header);
+
+	if (!err)
+		err = lfs_files_size(&db->files, &size);
+	if (!err)
+		f->pages = (uint32_t)(size / f->header.page_size);
+	return err;
+}
+
+static int compare_pgno(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* pgnos NULL: everything. */
+static void invalidate(struct db *db, uint32_t *pgnos, uint32_t count, uint32_t page_size)
+{
+	const struct db_notify *notify = db->config->notify;
+	uint32_t runs = 0;
+
+	if (pgnos) {
+		qsort(pgnos, count, sizeof *pgnos, compare_pgno);
+		for (uint32_t i = 0; i < count; i++)
+			runs += i == 0 || pgnos[i] > pgnos[i - 1] + 1;
+	}
+	if (!pgnos || runs > RUNS_MAX) {
+		notify->invalidate(db->notify_ctx, 0, 0);
+		return;
+	}
+	for (uint32_t i = 0; i < count;) {
+		uint32_t first = pgnos[i], last = first, n = 1;
+
+		for (; i + n < count && pgnos[i + n] <= last + 1; n++)
+			last = pgnos[i + n];
+		notify->invalidate(db->notify_ctx, (off_t)(first - 1) * page_size, (off_t)(last - first + 1) * page_size);
+		i += n;
+	}
+}
+
+/* A reader that has claimed a slot may be about to write its mark; it takes no time unless it was stopped. */
+static void wait_for_claims_locked(struct db *db)
+{
+	int64_t until = clock_now_ns() + 100 * NS_PER_MS;
+
+	while (db_reader_claims_locked(db) && !db->stop)
+		if (clock_cond_wait_until(&db->g_cond, &db->mu, until) == -ETIMEDOUT)
+			break;
+}
+
+static void store_header(struct db *db, const uint8_t *header)
+{
+	/* As SQLite's writers do: the second copy first, so that a reader between the two sees them differ. */
+	db->config->notify->shm_store(db->notify_ctx, 48, header + 48, WALINDEX_HEADER_SIZE - 48);
+	db->config->notify->shm_store(db->notify_ctx, 0, header, 48);
+}
+
+static int restart(struct db *db, struct pos pos, bool foreign)
+{
+	uint8_t header[WALINDEX_HEADER_SIZE];
+	struct fresh f = {.page1 = malloc(65536)};
+	bool mode_changed, grown;
+	uint32_t *pgnos = NULL, count = 0;
+	int err;
+
+	if (!f.page1)
+		return -ENOMEM;
+	err = read_fresh(db, &f);
+	if (err) {
+		free(f.page1);
+		return err;
+	}
+	pthread_mutex_lock(&db->mu);
+	db->valid = false;
+	wait_for_claims_locked(db);
+	mode_changed = (f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK) != db->mode;
+	grown = f.pages != db->base_pages;
+	if (!foreign) {
+		pgnos = malloc(sizeof *pgnos * (db->undo.count + 2));
+		if (pgnos && db->undo.count)
+			memcpy(pgnos, db->undo.pgnos, sizeof *pgnos * db->undo.count);
+		count = db->undo.count;
+		/* The kernel's page at the old end may be zeros behind it. */
+		if (pgnos && grown && db->base_pages)
+			pgnos[count++] = db->base_pages;
+		if (pgnos && grown)
+			pgnos[count++] = db->base_pages + 1;
+	}
+	err = vwal_restart(&db->wal, f.page1, f.header.page_size, f.pages);
+	if (!err) {
+		db->mode = f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK;
+		db->page_size = f.header.page_size;
+		db->base = db->tip = pos;
+		db->base_pages = db->tip_pages = f.pages;
+		undo_reset(&db->undo, f.header.page_size);
+		walindex_restart(&db->index, &db->wal, f.pages);
+		memcpy(header, db->index.data, sizeof header);
+		if (foreign)
+			db->commit_seq++;
+	}
+	pthread_mutex_unlock(&db->mu);
+	free(f.page1);
+	if (err) {
+		free(pgnos);
+		return err;
+	}
+	store_header(db, header);
+	invalidate(db, pgnos, count, f.header.page_size); /* no memory for a list: everything, too */
+	if (mode_changed)
+		db->config->notify->mode_changed(db->notify_ctx);
+	free(pgnos);
+	pthread_mutex_lock(&db->mu);
+	db->valid = true;
+	db->must_fold = false;
+	pthread_mutex_unlock(&db->mu);
+	return 0;
+}
+
+int db_reset(struct db *db, struct pos pos)
+{
+	int err = restart(db, pos, true);
+
+	if (!err) {
+		pthread_mutex_lock(&db->mu);
+		db->stats.resets++;
+		pthread_mutex_unlock(&db->mu);
+	}
+	return err;
+}
+
+int db_fold(struct db *db)
+{
+	struct pos tip;
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	tip = db->tip;
+	pthread_mutex_unlock(&db->mu);
+	err = restart(db, tip, false);
+	if (!err) {
+		pthread_mutex_lock(&db->mu);
+		db->stats.folds++;
+		pthread_mutex_unlock(&db->mu);
+	}
+	return err;
+}
+
+bool db_fold_wanted_locked(const struct db *db)
+{
+	return db->must_fold || db->wal.committed > FOLD_FRAMES ||
+	       (uint64_t)db->undo.count * db->page_size > FOLD_BYTES;
+}

@@ -1,0 +1,76 @@
+/*
+ * lock_table: who holds which of SQLite's lock bytes of one database, by POSIX record-lock rules.
+ *
+ * One owner is what FUSE calls a lock owner: a process (its connections are merged
+ * by SQLite) or, for OFD locks, an open file. It decides nothing: db does.
+ * Pure; the caller's lock. Errors: -ENOMEM, table unchanged.
+ */
+#ifndef LITEFWD_DB_LOCK_TABLE_H
+#define LITEFWD_DB_LOCK_TABLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum lock_slot {
+	SLOT_PENDING,
+	SLOT_RESERVED,
+	SLOT_SHARED,
+	SLOT_WRITE,
+	SLOT_CKPT,
+	SLOT_RECOVER,
+	SLOT_READ0,
+	SLOT_READ1,
+	SLOT_READ2,
+	SLOT_READ3,
+	SLOT_READ4,
+	SLOT_DMS,
+	SLOT_COUNT,
+};
+
+#define SLOT_BIT(slot) (1u << (slot))
+#define SLOTS_READ (SLOT_BIT(SLOT_READ0) | SLOT_BIT(SLOT_READ1) | SLOT_BIT(SLOT_READ2) | SLOT_BIT(SLOT_READ3) | SLOT_BIT(SLOT_READ4))
+#define SLOTS_DATABASE (SLOT_BIT(SLOT_PENDING) | SLOT_BIT(SLOT_RESERVED) | SLOT_BIT(SLOT_SHARED))
+#define SLOTS_SHM (((1u << SLOT_COUNT) - 1) & ~SLOTS_DATABASE)
+
+struct lock_owner {
+	uint64_t id;
+	pid_t tgid;
+	uint32_t shared; /* slots */
+	uint32_t exclusive;
+	uint64_t handle[2]; /* last handle it locked the database / the shm through */
+	uint64_t read_seq; /* db's: commit count when READ was granted */
+	struct lock_owner *next;
+};
+
+struct lock_table {
+	struct lock_owner *owners;
+	uint16_t shared_count[SLOT_COUNT];
+	struct lock_owner *exclusive[SLOT_COUNT];
+};
+
+void lock_table_init(struct lock_table *table);
+void lock_table_fini(struct lock_table *table);
+
+/* Slots that the byte range [start, end] touches, of the database or of the shm. */
+uint32_t lock_slots(bool shm, int64_t start, int64_t end);
+
+/* Found or made (tgid is noted when made). NULL: no memory. */
+struct lock_owner *lock_owner_get(struct lock_table *table, uint64_t id, pid_t tgid);
+struct lock_owner *lock_owner_find(const struct lock_table *table, uint64_t id);
+
+/* Somebody else who stands in the way, and over which slot; NULL: nobody. */
+struct lock_owner *lock_conflict(const struct lock_table *table, const struct lock_owner *owner, uint32_t slots,
+				 bool exclusive, enum lock_slot *ret_slot);
+
+/* Replaces what the owner held on these slots. No conflict may exist. */
+void lock_grant(struct lock_table *table, struct lock_owner *owner, uint32_t slots, bool exclusive);
+
+/* Returns the slots that were given up. An owner without locks stays until lock_owner_forget(). */
+uint32_t lock_release(struct lock_table *table, struct lock_owner *owner, uint32_t slots);
+void lock_owner_forget(struct lock_table *table, struct lock_owner *owner);
+
+/* Owners with a shared READ lock. */
+unsigned lock_readers(const struct lock_table *table);
+
+#endif

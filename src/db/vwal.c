@@ -1,0 +1,115 @@
+#include "db/vwal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/random.h"
+
+void vwal_init(struct vwal *wal, const char *spool_dir, size_t threshold)
+{
+	*wal = (struct vwal){0};
+	spool_init(&wal->bytes, spool_dir, threshold);
+	wal->ckpt_seq = random_u32();
+}
+
+void vwal_fini(struct vwal *wal)
+{
+	spool_fini(&wal->bytes);
+}
+
+int vwal_restart(struct vwal *wal, const uint8_t *page1, uint32_t page_size, uint32_t page_count)
+{
+	uint64_t salt = random_u64();
+	uint8_t head[WAL_HEADER_SIZE + WAL_FRAME_HEADER_SIZE];
+	int err;
+
+	spool_reset(&wal->bytes);
+	wal->page_size = page_size;
+	wal->ckpt_seq++;
+	wal->committed = 0;
+	memcpy(wal->salt.bytes, &salt, 8);
+	wal_header_encode(page_size, wal->ckpt_seq, wal->salt, head, wal->frame_sum);
+	wal_frame_encode(1, page_count, wal->salt, page1, page_size, wal->frame_sum, head + WAL_HEADER_SIZE);
+	err = spool_write(&wal->bytes, 0, head, sizeof head);
+	if (!err)
+		err = spool_write(&wal->bytes, sizeof head, page1, page_size);
+	if (!err)
+		wal->committed = 1;
+	return err;
+}
+
+int vwal_frame(const struct vwal *wal, uint32_t frame, struct vwal_frame *ret, void *page)
+{
+	uint8_t head[WAL_FRAME_HEADER_SIZE];
+	uint64_t off = (uint64_t)wal_frame_offset(frame, wal->page_size);
+
+	if (spool_read(&wal->bytes, off, head, sizeof head) != (ptrdiff_t)sizeof head)
+		return -EBADMSG;
+	if (memcmp(head + 8, wal->salt.bytes, 8) != 0)
+		return -EBADMSG;
+	ret->pgno = be32(head);
+	ret->commit = be32(head + 4);
+	if (page && spool_read(&wal->bytes, off + sizeof head, page, wal->page_size) != (ptrdiff_t)wal->page_size)
+		return -EBADMSG;
+	return 0;
+}
+
+/* Bytes before `end` that are already committed may change in frame checksums alone. */
+static int check_committed(const struct vwal *wal, uint64_t off, const uint8_t *data, uint64_t end)
+{
+	uint64_t frame_size = WAL_FRAME_HEADER_SIZE + wal->page_size;
+
+	while (off < end) {
+		uint8_t old[512];
+		size_t n = end - off < sizeof old ? (size_t)(end - off) : sizeof old;
+
+		if (off < WAL_HEADER_SIZE || spool_read(&wal->bytes, off, old, n) != (ptrdiff_t)n)
+			return -EIO;
+		for (size_t i = 0; i < n; i++) {
+			uint64_t in_frame = (off + i - WAL_HEADER_SIZE) % frame_size;
+
+			if (data[i] != old[i] && (in_frame < 16 || in_frame >= WAL_FRAME_HEADER_SIZE))
+				return -EIO;
+		}
+		off += n;
+		data += n;
+	}
+	return 0;
+}
+
+int vwal_write(struct vwal *wal, uint64_t off, const uint8_t *data, size_t len, uint32_t *ret_commit)
+{
+	uint64_t frame_size = WAL_FRAME_HEADER_SIZE + wal->page_size;
+	uint64_t committed_end = (uint64_t)wal_frame_offset(wal->committed + 1, wal->page_size);
+	uint64_t end = off + len;
+	uint64_t first, last;
+	int err;
+
+	*ret_commit = 0;
+	if (off < committed_end) {
+		err = check_committed(wal, off, data, end < committed_end ? end : committed_end);
+		if (err)
+			return err;
+	}
+	/* Frame numbers are 32 bits, and SQLite leaves no hole. */
+	if (off > wal->bytes.size || (end - WAL_HEADER_SIZE) / frame_size >= UINT32_MAX)
+		return -EIO;
+	err = spool_write(&wal->bytes, off, data, len);
+	if (err || end < committed_end + frame_size)
+		return err;
+	/* Frames whose last byte lies in [off, end). */
+	first = (off - WAL_HEADER_SIZE) / frame_size + 1;
+	last = (end - WAL_HEADER_SIZE) / frame_size;
+	if (first <= wal->committed)
+		first = (uint64_t)wal->committed + 1;
+	for (uint64_t frame = first; frame <= last; frame++) {
+		struct vwal_frame f;
+
+		if (vwal_frame(wal, (uint32_t)frame, &f, NULL) == 0 && f.commit) {
+			if (*ret_commit || frame != last)
+				return -EIO; /* two transactions in one write: not SQLite */
+			*ret_commit = (uint32_t)frame;
+		}
+	}
+	return 0;
+}

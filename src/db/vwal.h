@@ -1,0 +1,51 @@
+/*
+ * vwal: the WAL that litefwd's clients see. It begins with one committed frame
+ * (page 1 of the base), so that nobody reads through READ0, and grows by what they write.
+ *
+ *   [header][frame 1: page 1, committed][frames .. committed][frames of the transaction in progress]
+ *
+ * It knows frames, not what a commit means. Pure but for the spool; the caller's lock.
+ * Errors: the spool's; -EIO for a write that no writer of SQLite makes; contents
+ * then unchanged up to `committed`.
+ */
+#ifndef LITEFWD_DB_VWAL_H
+#define LITEFWD_DB_VWAL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/spool.h"
+#include "format/sqlite_format.h"
+
+struct vwal {
+	struct spool bytes;
+	uint32_t page_size;
+	uint32_t ckpt_seq;
+	struct wal_salt salt;
+	uint32_t committed; /* frames */
+	uint32_t frame_sum[2]; /* of frame 1 */
+};
+
+struct vwal_frame {
+	uint32_t pgno;
+	uint32_t commit; /* size in pages after this transaction; 0: not its last frame */
+};
+
+void vwal_init(struct vwal *wal, const char *spool_dir, size_t threshold);
+void vwal_fini(struct vwal *wal);
+
+/* A new generation with fresh salts: frame 1 is page1, committed, a database of page_count pages. */
+int vwal_restart(struct vwal *wal, const uint8_t *page1, uint32_t page_size, uint32_t page_count);
+
+/*
+ * A client's write. *ret_commit: 0, or the frame that this write completed and whose
+ * header ends a transaction. Committed frames may only be written as SQLite does it
+ * after a commit: a header with another checksum, or the same bytes.
+ */
+int vwal_write(struct vwal *wal, uint64_t off, const uint8_t *data, size_t len, uint32_t *ret_commit);
+
+/* frame: from 1. -EBADMSG: of another generation. page may be NULL. */
+int vwal_frame(const struct vwal *wal, uint32_t frame, struct vwal_frame *ret, void *page);
+
+#endif
