@@ -472,11 +472,6 @@ static int parse_argv(struct settings *opt, int argc, char **argv, bool as_mount
 			 positionals ? "MOUNTPOINT is" : "LITEFS_DIR and MOUNTPOINT are");
 		return -EINVAL;
 	}
-	if (opt->halt_linger_ms > opt->halt_max_hold_ms) {
-		complain("halt_linger is longer than halt_max_hold: make it %lldms or less",
-			 (long long)opt->halt_max_hold_ms);
-		return -EINVAL;
-	}
 	return 0;
 }
 
