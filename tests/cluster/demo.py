@@ -113,3 +113,5 @@ if __name__ == "__main__":
         main()
     except HarnessError as error:
         sys.exit(f"demo: {error}")
+    except KeyboardInterrupt:
+        sys.exit("demo: interrupted; everything was taken down")
