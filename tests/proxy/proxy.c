@@ -739,6 +739,7 @@ static void count_syns(void)
 		BPF_STMT(BPF_RET | BPF_K, 64),
 		BPF_STMT(BPF_RET | BPF_K, 0),
 	};
+	char buf[128];
 	struct sock_fprog prog = {.len = sizeof code / sizeof code[0], .filter = code};
 	int fd = socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
 
@@ -746,6 +747,8 @@ static void count_syns(void)
 		return;
 	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof prog) < 0)
 		die("SO_ATTACH_FILTER");
+	while (recv(fd, buf, sizeof buf, MSG_DONTWAIT | MSG_TRUNC) > 0)
+		; /* came before the filter */
 	syn_watch = (struct watch){.fd = fd, .ready = syn_ready};
 	watch_set(&syn_watch, EPOLLIN);
 }
