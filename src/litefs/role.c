@@ -13,7 +13,9 @@
  * (cluster ID, data directory) and corrects us if an event should ever be lost.
  *
  * LiteFS names a primary by hostname from before it connects to it until the
- * connection ends; without a primary it names none. A static lease may have no
+ * connection ends; without a primary it names none. So while a primary is down, each
+ * attempt to connect (every second by default) names it for a moment: a name that comes after
+ * none is believed when it is still there SETTLE_MS later. A static lease may have no
  * hostname at all: then "none" proves nothing, and a fixed URL is kept.
  */
 #include "litefs/role.h"
@@ -35,6 +37,7 @@
 
 #define INFO_TIMEOUT_MS 2000
 #define TICK_MS 1000
+#define SETTLE_MS 20
 #define BACKOFF_MIN_MS 20
 #define BACKOFF_MAX_MS 1000
 
@@ -160,6 +163,18 @@ static int ask_info(struct role *role, bool with_role)
 	return 0;
 }
 
+/* Ends early on role_stop(). */
+static void pause_ms(struct role *role, int ms)
+{
+	int64_t until = clock_now_ns() + ms * NS_PER_MS;
+
+	pthread_mutex_lock(&role->mutex);
+	while (!atomic_load(&role->stop) &&
+	       clock_cond_wait_until(&role->changed, &role->mutex, until) != -ETIMEDOUT)
+		;
+	pthread_mutex_unlock(&role->mutex);
+}
+
 /* ---- the stream ---- */
 
 static int on_event(void *ctx, const struct role_event *event)
@@ -171,10 +186,16 @@ static int on_event(void *ctx, const struct role_event *event)
 	role->had_init = true;
 	role->next.local_alive = true;
 	set_role(role, event->is_primary, event->hostname);
-	/* The role is news already; what /info adds may take longer. */
-	if (role->state.local_alive)
-		publish(role);
-	ask_info(role, false);
+	if (role->state.local_alive && role->state.kind == ROLE_UNKNOWN && role->next.kind == ROLE_REPLICA) {
+		pause_ms(role, SETTLE_MS);
+		if (ask_info(role, true))
+			set_role(role, false, "");
+	} else {
+		/* The role is news already; what /info adds may take longer. */
+		if (role->state.local_alive)
+			publish(role);
+		ask_info(role, false);
+	}
 	publish(role);
 	return 0;
 }
@@ -230,17 +251,6 @@ static void note_outage(struct role *role, int err)
 		return;
 	log_warn("litefs_away", "url=\"%s\" err=%d text=\"%s\" do=\"is LiteFS running there?\"",
 		 role->config.litefs_url, -err, api_error(role->api));
-}
-
-static void pause_ms(struct role *role, int ms)
-{
-	int64_t until = clock_now_ns() + ms * NS_PER_MS;
-
-	pthread_mutex_lock(&role->mutex);
-	while (!atomic_load(&role->stop) &&
-	       clock_cond_wait_until(&role->changed, &role->mutex, until) != -ETIMEDOUT)
-		;
-	pthread_mutex_unlock(&role->mutex);
 }
 
 static void *run(void *arg)

@@ -283,9 +283,12 @@ def test_halt__kept_in_memory_only__gone_after_a_restart():
     with alone() as cluster:
         make_db(cluster)
         node = cluster.primary
-        assert halt(node, 5).status == 200
+        before = halt(node, 5)
+        assert before.status == 200
         node.kill_litefs()
         node.start_litefs()
+        # A new id, which tells of the restart beside the lost connection.
+        assert call(node, "GET", "/info").headers["Litefs-Id"] != before.headers["Litefs-Id"]
         assert granted(node, 6, 5)
 
 

@@ -222,6 +222,32 @@ static void changes__followed_in_order(void **state)
 	assert_int_equal(c->last.kind, ROLE_PRIMARY);
 }
 
+/* A primary that is down: LiteFS names it for the moment of each vain attempt to connect. */
+static void primary_named_for_a_moment__not_told(void **state)
+{
+	static const char flap[] = "{\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false,\"hostname\":\"n1\"}}\n"
+				   "{\"type\":\"primaryChange\",\"data\":{\"isPrimary\":false}}\n";
+	struct ctx *c = *state;
+	struct role_state s;
+	uint64_t epoch;
+
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://n1:20202", &s));
+	fake_set_role(c->fake, false, "");
+	assert_true(until(c, ROLE_UNKNOWN, "", "", &s));
+	epoch = s.epoch;
+	for (unsigned i = 0; i < 10; i++) {
+		unsigned infos = fake_count(c->fake, FAKE_INFO);
+
+		fake_send_event(c->fake, flap, sizeof flap - 1);
+		assert_true(fake_wait_count(c->fake, FAKE_INFO, infos + 2)); /* one for each event */
+	}
+	fake_set_role(c->fake, true, "");
+	assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+	assert_true(s.epoch == epoch + 1);
+}
+
 static void cluster_id__set_later__noticed(void **state)
 {
 	struct ctx *c = *state;
@@ -412,6 +438,7 @@ int main(void)
 		TEST(no_primary__unknown_and_alive),
 		TEST(replica__hostnames_unknown__fixed_url_kept),
 		TEST(changes__followed_in_order),
+		TEST(primary_named_for_a_moment__not_told),
 		TEST(cluster_id__set_later__noticed),
 		TEST(stream_breaks__litefs_alive__state_kept),
 		TEST(stream_rubbish__reconnects),
