@@ -290,8 +290,12 @@ int db_open(const struct db_config *config, const char *name, void *notify_ctx, 
 void db_stop(struct db *db)
 {
 	pthread_mutex_lock(&db->mu);
+	if (db->stop) { /* once is enough */
+		pthread_mutex_unlock(&db->mu);
+		return;
+	}
 	db->stop = true;
-	if (db->up)
+	if (db->up && db->up_state == UP_BEGIN)
 		upstream_abort(db->up);
 	api_abort(db->local_api);
 	pthread_cond_broadcast(&db->g_cond);

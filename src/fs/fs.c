@@ -1,0 +1,323 @@
+/*
+ * The session: mount, the one FUSE thread's loop, notifications to the kernel, and the end.
+ *
+ * At the end the loop goes on serving while a closer thread stops the databases, for
+ * their workers may wait in a notification for a page that only a served request unlocks.
+ */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "fs/fs_internal.h"
+#include "litefs/api.h"
+
+#define POOL_THREADS 8
+/* A thread that must be woken costs about as much again as the request: look for a while first. */
+#define SPIN_NS (40 * NS_PER_US)
+
+/* ---- what db tells the kernel ---- */
+
+static void notify_shm_store(void *ctx, off_t off, const void *data, size_t len)
+{
+	struct fs_database *d = ctx;
+	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(len);
+
+	buf.buf[0].mem = (void *)data;
+	/* -ENOENT: nobody has it open, the next one reads it from db. */
+	fuse_lowlevel_notify_store(d->fs->session, d->ino + 2, off, &buf, 0);
+}
+
+static void notify_invalidate(void *ctx, off_t off, off_t len)
+{
+	struct fs_database *d = ctx;
+
+	fuse_lowlevel_notify_inval_inode(d->fs->session, d->ino, off, len);
+}
+
+static void notify_mode_changed(void *ctx)
+{
+	struct fs_database *d = ctx;
+	char name[300];
+
+	for (int i = 0; i < 2; i++) {
+		snprintf(name, sizeof name, "%s%s", db_name(d->db), i ? "-shm" : "-wal");
+		fuse_lowlevel_notify_inval_entry(d->fs->session, FUSE_ROOT_INO, name, strlen(name));
+	}
+}
+
+static const struct db_notify notify = {notify_shm_store, notify_invalidate, notify_mode_changed};
+
+/* ---- databases ---- */
+
+static struct fs_database *find_locked(struct fs *fs, const char *name)
+{
+	for (struct fs_database *d = fs->databases; d; d = d->next)
+		if (!strcmp(db_name(d->db), name))
+			return d;
+	return NULL;
+}
+
+int fs_database_get(struct fs *fs, const char *name, struct fs_database **ret)
+{
+	struct fs_database *d;
+	int err = 0;
+
+	/* Held across LiteFS: pool and role threads only, never the FUSE thread. */
+	pthread_mutex_lock(&fs->mutex);
+	d = find_locked(fs, name);
+	if (!d && atomic_load(&fs->stopping))
+		err = -EIO;
+	if (!d && !err) {
+		d = calloc(1, sizeof *d);
+		err = d ? 0 : -ENOMEM;
+		if (!err) {
+			d->fs = fs;
+			err = db_open(&fs->db_config, name, d, &d->db);
+		}
+		if (!err) {
+			err = node_add_database(fs->nodes, d, name);
+			if (err) {
+				db_stop(d->db);
+				db_free(d->db);
+			}
+		}
+		if (err) {
+			free(d);
+		} else {
+			d->next = fs->databases;
+			fs->databases = d;
+		}
+	}
+	pthread_mutex_unlock(&fs->mutex);
+	if (!err)
+		*ret = d;
+	return err == -ENOTCONN ? -EIO : err;
+}
+
+void fs_role_changed(struct fs *fs, const struct role_state *state)
+{
+	(void)state;
+	pthread_mutex_lock(&fs->mutex);
+	for (struct fs_database *d = fs->databases; d; d = d->next)
+		db_role_changed(d->db);
+	pthread_mutex_unlock(&fs->mutex);
+}
+
+/* ---- HALTs of a predecessor that was killed ---- */
+
+static int unhalt_stale(void *ctx, const char *url, const char *name, uint64_t id)
+{
+	struct fs *fs = ctx;
+	struct api *api;
+	int err = api_new(url, fs->node_id, &api);
+
+	if (err)
+		return err;
+	err = api_unhalt(api, name, id, 2000);
+	log_info("stale_halt", "db=%s url=%s freed=%d", name, url, err == 0);
+	api_free(api);
+	return err;
+}
+
+static void open_halt_record(struct fs *fs)
+{
+	const struct settings *s = fs->settings;
+	char path[4096];
+	uint64_t hash = 14695981039346656037u;
+	int n, err;
+
+	for (const char *p = s->litefs_dir; *p; p++)
+		hash = (hash ^ (unsigned char)*p) * 1099511628211u;
+	n = snprintf(path, sizeof path, "%s/halts-%016llx", s->state_dir, (unsigned long long)hash);
+	err = n < 0 || (size_t)n >= sizeof path ? -ENAMETOOLONG : halt_record_open(path, &fs->halts);
+	if (err) {
+		log_warn("halt_record", "error=\"%s\" do=\"check state_dir; after a crash a HALT may last 30 s\"", strerror(-err));
+		return;
+	}
+	halt_record_free_stale(fs->halts, unhalt_stale, fs);
+}
+
+/* ---- session ---- */
+
+static int make_session(struct fs *fs)
+{
+	const struct settings *s = fs->settings;
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	char fsname[4200];
+	int err = 0;
+
+	snprintf(fsname, sizeof fsname, "fsname=%s", s->litefs_dir);
+	for (char *p = fsname + 7; *p; p++)
+		if (*p == ',')
+			*p = '?';
+	if (fuse_opt_add_arg(&args, "litefwd") || fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, fsname) ||
+	    fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, "subtype=litefwd,default_permissions") ||
+	    (s->allow_other && (fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, "allow_other"))) ||
+	    (s->ro && (fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, "ro"))))
+		err = -ENOMEM;
+	if (!err) {
+		fs->session = fuse_session_new(&args, &fs_ops, sizeof fs_ops, fs);
+		err = fs->session ? 0 : -EINVAL;
+	}
+	fuse_opt_free_args(&args);
+	if (!err && fuse_session_mount(fs->session, s->mountpoint) != 0) {
+		log_error("mount_failed", "mountpoint=%s do=\"see the line above; are you root, is fuse3 installed?\"", s->mountpoint);
+		fuse_session_destroy(fs->session);
+		fs->session = NULL;
+		err = -EIO;
+	}
+	return err;
+}
+
+int fs_new(const struct settings *settings, struct role *role, uint64_t node_id, struct fs **ret)
+{
+	struct fs *fs = calloc(1, sizeof *fs);
+	int err;
+
+	if (!fs)
+		return -ENOMEM;
+	fs->settings = settings;
+	fs->role = role;
+	fs->node_id = node_id;
+	fs->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	pthread_mutex_init(&fs->mutex, NULL);
+	err = fs->stop_fd < 0 ? -errno : node_table_new(&fs->nodes);
+	if (!err)
+		err = io_pool_new(POOL_THREADS, &fs->pool);
+	if (!err)
+		open_halt_record(fs);
+	fs->db_config = (struct db_config){
+		.settings = settings, .role = role, .halts = fs->halts, .node_id = node_id, .notify = &notify};
+	if (!err)
+		err = make_session(fs);
+	if (err) {
+		fs_free(fs);
+		return err;
+	}
+	*ret = fs;
+	return 0;
+}
+
+static void *closer_main(void *arg)
+{
+	struct fs *fs = arg;
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&fs->mutex);
+	for (struct fs_database *d = fs->databases; d; d = d->next) {
+		pthread_mutex_unlock(&fs->mutex);
+		db_stop(d->db);
+		pthread_mutex_lock(&fs->mutex);
+	}
+	pthread_mutex_unlock(&fs->mutex);
+	fuse_session_exit(fs->session);
+	if (write(fs->stop_fd, &one, sizeof one) < 0)
+		log_error("stop", "error=\"%s\"", strerror(errno));
+	return NULL;
+}
+
+/* 1: a request may be there; 0: look at the flags. */
+static int wait_for_request(struct fs *fs)
+{
+	struct pollfd fds[2] = {{.fd = fuse_session_fd(fs->session), .events = POLLIN},
+				{.fd = fs->stop_fd, .events = POLLIN}};
+	uint64_t count;
+
+	if (poll(fds, 2, -1) < 0)
+		return 0;
+	if (fds[1].revents && read(fs->stop_fd, &count, sizeof count) < 0)
+		return 0;
+	return fds[0].revents != 0;
+}
+
+static int loop(struct fs *fs)
+{
+	struct fuse_buf buf = {0};
+	pthread_t closer;
+	bool closing = false;
+	int64_t spin_until = 0;
+	int res = 0;
+
+	while (!fuse_session_exited(fs->session)) {
+		if (atomic_load(&fs->stopping) && !closing) {
+			closing = pthread_create(&closer, NULL, closer_main, fs) == 0;
+			if (!closing)
+				break;
+		}
+		res = fuse_session_receive_buf(fs->session, &buf);
+		if (res > 0) {
+			fuse_session_process_buf(fs->session, &buf);
+			spin_until = 0;
+			continue;
+		}
+		if (res == 0)
+			break; /* unmounted */
+		if (res != -EAGAIN && res != -EINTR)
+			break;
+		if (!spin_until)
+			spin_until = clock_now_ns() + SPIN_NS;
+		if (clock_now_ns() < spin_until)
+			continue;
+		wait_for_request(fs);
+		res = 0;
+	}
+	free(buf.mem);
+	if (closing)
+		pthread_join(closer, NULL);
+	return res < 0 && res != -EAGAIN && res != -EINTR ? res : 0;
+}
+
+int fs_run(struct fs *fs)
+{
+	int fd = fuse_session_fd(fs->session);
+
+	if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+		return -errno;
+	return loop(fs);
+}
+
+void fs_stop(struct fs *fs)
+{
+	uint64_t one = 1;
+	ssize_t n;
+
+	atomic_store(&fs->stopping, true);
+	n = write(fs->stop_fd, &one, sizeof one);
+	(void)n;
+}
+
+void fs_free(struct fs *fs)
+{
+	if (!fs)
+		return;
+	atomic_store(&fs->stopping, true);
+	for (struct fs_database *d = fs->databases; d; d = d->next)
+		db_stop(d->db);
+	if (fs->session) {
+		fuse_session_unmount(fs->session);
+		fuse_session_destroy(fs->session);
+	}
+	io_pool_free(fs->pool);
+	while (fs->databases) {
+		struct fs_database *d = fs->databases;
+
+		fs->databases = d->next;
+		db_free(d->db);
+		free(d);
+	}
+	halt_record_close(fs->halts);
+	node_table_free(fs->nodes);
+	if (fs->stop_fd >= 0)
+		close(fs->stop_fd);
+	pthread_mutex_destroy(&fs->mutex);
+	free(fs);
+}

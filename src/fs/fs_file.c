@@ -1,0 +1,459 @@
+/* Open files: attributes, open, read, write, flush, release. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "fs/fs_internal.h"
+
+static struct log_limit limit_write;
+
+/* FUSE gives the thread; SQLite's locks and we count processes. 0: of another pid namespace, or gone. */
+static pid_t tgid_of(pid_t tid)
+{
+	char path[64], text[512];
+	const char *line;
+	ssize_t n;
+	int fd;
+
+	if (tid <= 0)
+		return 0;
+	snprintf(path, sizeof path, "/proc/%d/status", (int)tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	n = read(fd, text, sizeof text - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	line = strstr(text, "\nTgid:");
+	return line ? (pid_t)atoi(line + 6) : 0;
+}
+
+/* ---- attributes ---- */
+
+struct attr_task {
+	struct io_task task;
+	struct fs *fs;
+	fuse_req_t req;
+	struct node *node;
+};
+
+static void attr_run(struct io_task *task)
+{
+	struct attr_task *t = (struct attr_task *)task;
+	struct stat st;
+	int err = fs_attr_through(t->fs, t->node, &st);
+
+	if (err)
+		fuse_reply_err(t->req, err == -ENOTCONN ? EIO : -err);
+	else
+		fuse_reply_attr(t->req, &st, 0);
+	free(t);
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = node_by_ino(fs->nodes, ino);
+	struct attr_task *t;
+	struct stat st;
+
+	(void)fi;
+	if (!node && ino != FUSE_ROOT_INO) {
+		fuse_reply_err(req, ENOENT);
+	} else if (!node || !fs_is_through(node)) {
+		fs_attr_of(fs, node, &st);
+		fuse_reply_attr(req, &st, node && node->kind == FILE_STATUS ? 0 : ATTR_TIMEOUT_S);
+	} else if (!(t = calloc(1, sizeof *t))) {
+		fuse_reply_err(req, ENOMEM);
+	} else {
+		*t = (struct attr_task){{attr_run, NULL}, fs, req, node};
+		io_pool_submit(fs->pool, &t->task);
+	}
+}
+
+/*
+ * "-shm" and "-wal" are ours: SQLite's first opener truncates the one and its checkpoints the
+ * other; both are answered with the size as it is.
+ */
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = node_by_ino(fs->nodes, ino);
+	struct stat st;
+
+	if (!node || fs_is_through(node) || node->kind == FILE_STATUS) {
+		fuse_reply_err(req, node || ino == FUSE_ROOT_INO ? EPERM : ENOENT);
+		return;
+	}
+	fs_attr_of(fs, node, &st);
+	if ((to_set & FUSE_SET_ATTR_MODE) && (attr->st_mode & 07777) != (st.st_mode & 07777)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if (((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != st.st_uid) ||
+	    ((to_set & FUSE_SET_ATTR_GID) && attr->st_gid != st.st_gid)) {
+		fuse_reply_err(req, EPERM);
+		return;
+	}
+	if ((to_set & FUSE_SET_ATTR_SIZE) && node->kind == FILE_DATABASE && attr->st_size != st.st_size) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
+	if ((to_set & FUSE_SET_ATTR_SIZE) && node->kind == FILE_SHM && attr->st_size > st.st_size) {
+		int err = db_shm_write(node->database->db, "", 1, attr->st_size - 1);
+
+		if (err) {
+			fuse_reply_err(req, -err);
+			return;
+		}
+	}
+	op_getattr(req, ino, fi);
+}
+
+/* ---- open ---- */
+
+struct open_task {
+	struct io_task task;
+	struct fs *fs;
+	fuse_req_t req;
+	struct handle *handle;
+	struct fuse_file_info fi;
+};
+
+static void reply_open(fuse_req_t req, struct handle *h, struct fuse_file_info *fi)
+{
+	fi->fh = (uintptr_t)h;
+	if (fuse_reply_open(req, fi) == 0)
+		return;
+	/* The opener is gone: there will be no release. */
+	if (h->node->kind == FILE_DATABASE)
+		db_handle_closed(h->node->database->db, h->tgid);
+	if (h->fd >= 0)
+		close(h->fd);
+	free(h->text);
+	free(h);
+}
+
+static void open_through_run(struct io_task *task)
+{
+	struct open_task *t = (struct open_task *)task;
+	char path[4096 + 300];
+	int n = snprintf(path, sizeof path, "%s/%s", t->fs->settings->litefs_dir, t->handle->node->name);
+
+	t->handle->fd = n > 0 && (size_t)n < sizeof path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	if (t->handle->fd < 0) {
+		fuse_reply_err(t->req, errno == ENOTCONN ? EIO : errno);
+		free(t->handle);
+	} else {
+		t->fi.direct_io = 1;
+		reply_open(t->req, t->handle, &t->fi);
+	}
+	free(t);
+}
+
+static void open_status_run(struct io_task *task)
+{
+	struct open_task *t = (struct open_task *)task;
+
+	t->handle->text = fs_status_text(t->fs, &t->handle->text_len);
+	t->fi.direct_io = 1;
+	reply_open(t->req, t->handle, &t->fi);
+	free(t);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = node_by_ino(fs->nodes, ino);
+	struct handle *h;
+	struct open_task *t;
+	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
+
+	if (!node) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	if (writes && (fs_is_through(node) || node->kind == FILE_STATUS)) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
+	h = calloc(1, sizeof *h);
+	if (!h) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	h->node = node;
+	h->fd = -1;
+	h->tgid = tgid_of(fuse_req_ctx(req)->pid);
+	if (fs_is_through(node) || node->kind == FILE_STATUS) {
+		t = calloc(1, sizeof *t);
+		if (!t) {
+			free(h);
+			fuse_reply_err(req, ENOMEM);
+			return;
+		}
+		*t = (struct open_task){
+			{node->kind == FILE_STATUS ? open_status_run : open_through_run, NULL}, fs, req, h, *fi};
+		io_pool_submit(fs->pool, &t->task);
+		return;
+	}
+	if (node->kind == FILE_WAL) {
+		/* No page cache: a write that waits for its commit would hold pages that readers want. */
+		fi->direct_io = 1;
+	} else {
+		fi->keep_cache = 1; /* exact: invalidated before a READ lock is granted */
+	}
+	if (node->kind == FILE_DATABASE)
+		db_handle_opened(node->database->db, h->tgid);
+	reply_open(req, h, fi);
+}
+
+/* ---- read and write ---- */
+
+struct read_task {
+	struct io_task task;
+	fuse_req_t req;
+	struct handle *handle;
+	size_t size;
+	off_t off;
+};
+
+static void read_run(struct io_task *task)
+{
+	struct read_task *t = (struct read_task *)task;
+	char *buf = malloc(t->size);
+	ssize_t n = -ENOMEM;
+
+	if (buf) {
+		if (t->handle->fd >= 0) {
+			n = pread(t->handle->fd, buf, t->size, t->off);
+			n = n < 0 ? -errno : n;
+		} else {
+			n = db_read(t->handle->node->database->db, buf, t->size, t->off);
+		}
+	}
+	if (n < 0)
+		fuse_reply_err(t->req, n == -ENOTCONN ? EIO : (int)-n);
+	else
+		fuse_reply_buf(t->req, buf, (size_t)n);
+	free(buf);
+	free(t);
+}
+
+static void read_memory(fuse_req_t req, struct handle *h, size_t size, off_t off)
+{
+	char *buf = malloc(size ? size : 1);
+	ssize_t n = -ENOMEM;
+
+	if (buf && h->node->kind == FILE_WAL)
+		n = db_wal_read(h->node->database->db, buf, size, off);
+	else if (buf)
+		n = db_shm_read(h->node->database->db, buf, size, off);
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+	free(buf);
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct handle *h = handle_of(fi);
+	struct read_task *t;
+
+	(void)ino;
+	if (h->node->kind == FILE_STATUS) {
+		size_t at = off < 0 || (size_t)off > h->text_len ? h->text_len : (size_t)off;
+
+		fuse_reply_buf(req, h->text ? h->text + at : NULL, h->text_len - at < size ? h->text_len - at : size);
+	} else if (h->node->kind == FILE_WAL || h->node->kind == FILE_SHM) {
+		read_memory(req, h, size, off);
+	} else if (!(t = calloc(1, sizeof *t))) {
+		fuse_reply_err(req, ENOMEM);
+	} else {
+		*t = (struct read_task){{read_run, NULL}, req, h, size, off};
+		io_pool_submit(fs->pool, &t->task);
+	}
+}
+
+struct write_call {
+	struct db_call call; /* first */
+	fuse_req_t req;
+	size_t size;
+};
+
+static void write_done(struct db_call *call, int result)
+{
+	struct write_call *wc = (struct write_call *)call;
+
+	if (result)
+		fuse_reply_err(wc->req, -result);
+	else
+		fuse_reply_write(wc->req, wc->size);
+	free(wc);
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = node_by_ino(fs->nodes, ino);
+	struct write_call *wc;
+	int err;
+
+	if (!node || (node->kind != FILE_WAL && node->kind != FILE_SHM)) {
+		if (log_allow(&limit_write, 5000))
+			log_warn("database_write_refused",
+				 "do=\"write through SQLite in WAL mode; a database cannot be overwritten as a file\"");
+		fuse_reply_err(req, EACCES);
+		return;
+	}
+	if (node->kind == FILE_SHM) {
+		err = db_shm_write(node->database->db, buf, size, off);
+		if (err)
+			fuse_reply_err(req, -err);
+		else
+			fuse_reply_write(req, size);
+		return;
+	}
+	wc = calloc(1, sizeof *wc);
+	if (!wc) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	wc->call.done = write_done;
+	wc->req = req;
+	wc->size = size;
+	err = db_wal_write(node->database->db, fi->lock_owner, buf, size, off, &wc->call);
+	if (err != DB_PARKED)
+		write_done(&wc->call, err);
+}
+
+/* ---- the end of a descriptor, and of a file ---- */
+
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+
+	(void)ino;
+	if (h->node->kind == FILE_DATABASE || h->node->kind == FILE_SHM)
+		db_flush(h->node->database->db, h->node->kind == FILE_SHM, fi->lock_owner);
+	fuse_reply_err(req, 0);
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *h = handle_of(fi);
+
+	(void)ino;
+	if (h->node->kind == FILE_DATABASE || h->node->kind == FILE_SHM)
+		db_release(h->node->database->db, h->node->kind == FILE_SHM, fi->fh);
+	if (h->node->kind == FILE_DATABASE)
+		db_handle_closed(h->node->database->db, h->tgid);
+	if (h->fd >= 0)
+		close(h->fd);
+	free(h->text);
+	free(h);
+	fuse_reply_err(req, 0);
+}
+
+/* Durable already: a commit has returned once LiteFS here and upstream had it on disk. */
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)ino;
+	(void)datasync;
+	(void)fi;
+	fuse_reply_err(req, 0);
+}
+
+static void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+	(void)ino;
+	(void)mask;
+	fuse_reply_err(req, 0); /* default_permissions: the kernel has looked at the mode */
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	(void)ino;
+	(void)nlookup;
+	fuse_reply_none(req); /* nodes stay */
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	(void)userdata;
+	conn->want |= conn->capable & (FUSE_CAP_POSIX_LOCKS | FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_ASYNC_READ);
+	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+				  FUSE_CAP_SPLICE_MOVE | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_WRITEBACK_CACHE |
+				  FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
+}
+
+static void refuse_name(fuse_req_t req)
+{
+	fuse_reply_err(req, EPERM); /* LiteFS is flat and knows neither links nor renames */
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	(void)parent, (void)name, (void)mode, (void)rdev;
+	refuse_name(req);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	(void)parent, (void)name, (void)mode;
+	refuse_name(req);
+}
+
+static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+	(void)link, (void)parent, (void)name;
+	refuse_name(req);
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent, const char *newname,
+		      unsigned int flags)
+{
+	(void)parent, (void)name, (void)newparent, (void)newname, (void)flags;
+	refuse_name(req);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
+{
+	(void)ino, (void)newparent, (void)newname;
+	refuse_name(req);
+}
+
+const struct fuse_lowlevel_ops fs_ops = {
+	.init = op_init,
+	.lookup = fs_op_lookup,
+	.forget = op_forget,
+	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.mknod = op_mknod,
+	.mkdir = op_mkdir,
+	.symlink = op_symlink,
+	.rename = op_rename,
+	.link = op_link,
+	.create = fs_op_create,
+	.unlink = fs_op_unlink,
+	.open = op_open,
+	.read = op_read,
+	.write = op_write,
+	.flush = op_flush,
+	.release = op_release,
+	.fsync = op_fsync,
+	.opendir = fs_op_opendir,
+	.readdir = fs_op_readdir,
+	.releasedir = fs_op_releasedir,
+	.statfs = fs_op_statfs,
+	.access = op_access,
+	.getlk = fs_op_getlk,
+	.setlk = fs_op_setlk,
+};

@@ -1,0 +1,76 @@
+/* fs_internal: shared by fs.c (session, loop, notifications) and fs_*.c (operations). */
+#ifndef LITEFWD_FS_FS_INTERNAL_H
+#define LITEFWD_FS_FS_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include <fuse_lowlevel.h>
+
+#include "base/settings.h"
+#include "db/db.h"
+#include "fs/fs.h"
+#include "fs/io_pool.h"
+#include "fs/node.h"
+#include "litefs/halt_record.h"
+#include "litefs/role.h"
+
+struct fs {
+	const struct settings *settings;
+	struct role *role;
+	uint64_t node_id;
+	struct db_config db_config;
+	struct halt_record *halts;
+	struct io_pool *pool;
+	struct node_table *nodes;
+	struct fuse_session *session;
+	int stop_fd; /* eventfd: fs_stop(), and the closer's end */
+	atomic_bool stopping;
+
+	pthread_mutex_t mutex; /* databases */
+	struct fs_database *databases;
+};
+
+/* An open file of ours. */
+struct handle {
+	struct node *node;
+	pid_t tgid;
+	char *text; /* FILE_STATUS: what it said when it was opened; owned */
+	size_t text_len;
+	int fd; /* FILE_POS, FILE_LOCK, FILE_NODE: LiteFS' file; -1 */
+};
+
+static inline struct handle *handle_of(const struct fuse_file_info *fi)
+{
+	return (struct handle *)(uintptr_t)fi->fh;
+}
+
+extern const struct fuse_lowlevel_ops fs_ops;
+
+/* Finds or opens; blocks on LiteFS: pool only. */
+int fs_database_get(struct fs *fs, const char *name, struct fs_database **ret);
+
+/* fs_attr.c */
+void fs_attr_of(struct fs *fs, const struct node *node, struct stat *ret); /* ours: never blocks */
+int fs_attr_through(struct fs *fs, const struct node *node, struct stat *ret); /* LiteFS' file: blocks */
+bool fs_is_through(const struct node *node);
+
+/* fs_dir.c */
+void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void fs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
+void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
+
+/* fs_lock.c */
+void fs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
+void fs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
+
+/* fs_status.c: JSON, malloc'ed; NULL: no memory */
+char *fs_status_text(struct fs *fs, size_t *ret_len);
+
+#define ATTR_TIMEOUT_S 1.0
+
+#endif

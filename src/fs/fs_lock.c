@@ -1,0 +1,97 @@
+/* Lock calls: decoded, given to db, answered now or by db's worker. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "fs/fs_internal.h"
+
+struct lock_call {
+	struct db_call call; /* first */
+	fuse_req_t req;
+	struct db *db;
+};
+
+static void lock_done(struct db_call *call, int result)
+{
+	struct lock_call *lc = (struct lock_call *)call;
+
+	fuse_reply_err(lc->req, -result);
+	free(lc);
+}
+
+/* Called by libfuse with the request's lock held; db answers and frees it, or has done so already. */
+static void lock_interrupted(fuse_req_t req, void *data)
+{
+	struct lock_call *lc = data;
+
+	(void)req;
+	db_cancel(lc->db, &lc->call);
+}
+
+static bool decode(struct node *node, struct fuse_file_info *fi, const struct flock *lock, struct db_lock *ret)
+{
+	if (!node || (node->kind != FILE_DATABASE && node->kind != FILE_SHM))
+		return false;
+	*ret = (struct db_lock){
+		.shm = node->kind == FILE_SHM,
+		.type = lock->l_type,
+		.start = lock->l_start,
+		.end = lock->l_len ? lock->l_start + lock->l_len - 1 : INT64_MAX,
+		.owner = fi->lock_owner,
+		.tgid = lock->l_pid,
+		.handle = fi->fh,
+	};
+	return true;
+}
+
+void fs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = node_by_ino(fs->nodes, ino);
+	struct db_lock dl;
+	struct lock_call *lc;
+	int result;
+
+	if (!decode(node, fi, lock, &dl)) {
+		fuse_reply_err(req, node && lock->l_type == F_UNLCK ? 0 : ENOSYS);
+		return;
+	}
+	dl.wait = sleep;
+	if (dl.type == F_UNLCK) {
+		fuse_reply_err(req, -db_lock(node->database->db, &dl, NULL));
+		return;
+	}
+	lc = calloc(1, sizeof *lc);
+	if (!lc) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	lc->call.done = lock_done;
+	lc->req = req;
+	lc->db = node->database->db;
+	/* Before the call can be parked: once it is, it may be answered and freed at any time. */
+	fuse_req_interrupt_func(req, lock_interrupted, lc);
+	result = db_lock(lc->db, &dl, &lc->call);
+	if (result == DB_PARKED)
+		return;
+	fuse_req_interrupt_func(req, NULL, NULL);
+	free(lc);
+	fuse_reply_err(req, -result);
+}
+
+void fs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = node_by_ino(fs->nodes, ino);
+	struct db_lock dl;
+
+	if (!decode(node, fi, lock, &dl)) {
+		fuse_reply_err(req, ENOSYS);
+		return;
+	}
+	db_getlk(node->database->db, &dl);
+	lock->l_type = dl.type;
+	if (dl.type != F_UNLCK)
+		lock->l_pid = dl.tgid;
+	fuse_reply_lock(req, lock);
+}
