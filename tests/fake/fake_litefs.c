@@ -187,7 +187,9 @@ static void query_value(const char *target, const char *key, char *ret, size_t s
 	const char *p = strchr(target, '?');
 
 	ret[0] = 0;
-	while (p && *p && *p != ' ') {
+	if (!p)
+		return;
+	while (*p && *p != ' ') {
 		p++;
 		if (!strncmp(p, key, keylen) && p[keylen] == '=') {
 			for (p += keylen + 1; *p && *p != '&' && *p != ' ' && n + 1 < size; p++) {

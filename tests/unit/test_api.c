@@ -719,6 +719,26 @@ static void tx__honest__applied_once_over_the_halts_connection(void **state)
 	source_free(s);
 }
 
+/* By a name with several addresses, of which LiteFS listens on one. */
+static void tx__by_name__applied_over_the_halts_connection(void **state)
+{
+	struct ctx *c = *state;
+	struct source *s = source_new(5000, 6, PRE, POST);
+	struct api_tx tx = tx_of(s);
+	struct api_halt h;
+	char url[64];
+
+	snprintf(url, sizeof url, "http://localhost%s", strrchr(fake_url(c->fake), ':'));
+	api_free(c->api);
+	assert_int_equal(api_new(url, OURS, &c->api), 0);
+	fake_set_pos(c->fake, "a.db", (struct pos){5, PRE});
+	assert_int_equal(halt(c, 7, &h), 0);
+	assert_int_equal(api_tx(c->api, &tx), API_TX_APPLIED);
+	assert_int_equal(api_unhalt(c->api, "a.db", 7, LONG_MS), 0);
+	assert_int_equal(fake_connections(c->fake), 1);
+	source_free(s);
+}
+
 static void tx__large_and_in_pieces__intact(void **state)
 {
 	static const size_t sizes[][2] = {{120, 1}, {70000, 999}, {20 * 1024 * 1024 + 7, 0}};
@@ -1097,6 +1117,7 @@ int main(void)
 		TEST(unhalt__each_failure__told),
 		TEST(rtt__a_waiting_halt__does_not_raise_it),
 		TEST(tx__honest__applied_once_over_the_halts_connection),
+		TEST(tx__by_name__applied_over_the_halts_connection),
 		TEST(tx__large_and_in_pieces__intact),
 		TEST(tx__no_connection__not_sent),
 		TEST(tx__halts_connection_gone__not_sent),
