@@ -68,12 +68,13 @@ def compare(cluster):
     """Rows and positions of all nodes, shown; HarnessError if they are not the same and all there."""
     found = set()
     for node in cluster.nodes:
-        rows = node.sql(DB, "SELECT node, count(*), min(n), max(n) FROM visits GROUP BY node ORDER BY node")
+        rows = node.sql(DB, "SELECT node || ': ' || count(*) || ' rows, ' || min(n) || ' to ' || max(n) "
+                            "FROM visits GROUP BY node ORDER BY node")
         check = node.sql(DB, "PRAGMA integrity_check").strip()
         position = cluster.run(["cat", node.path(DB) + "-pos"]).strip()
-        say(f"  {name(cluster, node)}  {'  '.join(rows.split())}  integrity {check}  position {position}")
+        say(f"  {name(cluster, node)}  {'; '.join(rows.splitlines())}  integrity {check}  position {position}")
         found.add((rows, check, position))
-    rows = "".join(f"replica {i + 1}|{EACH}|1|{EACH}\n" for i in range(len(cluster.replicas)))
+    rows = "".join(f"replica {i + 1}: {EACH} rows, 1 to {EACH}\n" for i in range(len(cluster.replicas)))
     if len(found) != 1:
         raise HarnessError("the nodes differ")
     if found.pop()[:2] != (rows, "ok"):
