@@ -581,6 +581,8 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 	}
 	if (http->bad_server_id)
 		ret->has_server_id = false;
+	if (err == -ENOTCONN && req->no_open) /* libcurl would speak of a vain attempt to connect */
+		snprintf(http->errbuf, sizeof http->errbuf, "the connection that it must go over is gone");
 	if (err)
 		describe(http, err);
 	if (err && ret->started)

@@ -548,10 +548,32 @@ static void set_pos(struct fake *f, struct db *d, struct pos pos)
 	pthread_cond_broadcast(&f->changed);
 }
 
-/* What Go's server does with a body that its handler did not read: up to 256 KiB of it. */
-static bool drain(struct conn *c, struct request *r)
+static bool refuse(struct conn *c, const struct fake_step *s, struct request *r, int status, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+
+/*
+ * An error before the body was read, as Go's server sends it: up to 256 KiB of the body are read
+ * first; where there is more, the answer is the connection's last one, and its end is taken gently.
+ */
+static bool refuse(struct conn *c, const struct fake_step *s, struct request *r, int status, const char *fmt, ...)
 {
-	return r->length <= 256 * 1024 && read_body(c, r, r->length);
+	struct fake_step last = *s;
+	char text[1024], drop[4096];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	if (!read_body(c, r, 256 * 1024))
+		return false;
+	last.close_after = r->length > 256 * 1024 || s->close_after;
+	if (answer(c, &last, status, text, (size_t)n))
+		return true;
+	shutdown(c->fd, SHUT_WR);
+	while (take(c, drop, sizeof drop) > 0)
+		;
+	return false;
 }
 
 static bool do_tx(struct conn *c, const struct fake_step *s, struct request *r)
@@ -562,17 +584,17 @@ static bool do_tx(struct conn *c, const struct fake_step *s, struct request *r)
 	struct db *d;
 
 	if (r->litefs_id == f->node_id)
-		return answer_text(c, s, 400, "cannot remotely halt self\n") && drain(c, r);
+		return refuse(c, s, r, 400, "cannot remotely halt self\n");
 	pthread_mutex_lock(&f->mutex);
 	d = find_db(f, r->name, false);
 	pos = d ? d->pos : (struct pos){0};
 	pthread_mutex_unlock(&f->mutex);
 	if (!d)
-		return answer_text(c, s, 404, "database not found: \"%s\"\n", r->name) && drain(c, r);
+		return refuse(c, s, r, 404, "database not found: \"%s\"\n", r->name);
 	if (r->length < LTX_HEADER || !read_body(c, r, LTX_HEADER))
-		return answer_text(c, s, 500, "write ltx file: read ltx header: n=%llu unexpected EOF\n", r->body_len);
+		return refuse(c, s, r, 500, "write ltx file: read ltx header: n=%llu unexpected EOF\n", r->body_len);
 	if (memcmp(r->body, "LTX1", 4))
-		return answer_text(c, s, 500, "write ltx file: decode ltx header: invalid LTX file\n") && drain(c, r);
+		return refuse(c, s, r, 500, "write ltx file: decode ltx header: invalid LTX file\n");
 	min = be64(r->body + 16);
 	pre = be64(r->body + 40);
 	/* The position as it was when the header came, as LiteFS compares it. */
@@ -580,17 +602,17 @@ static bool do_tx(struct conn *c, const struct fake_step *s, struct request *r)
 	pos = d->pos;
 	pthread_mutex_unlock(&f->mutex);
 	if (min != 1 && min != pos.txid + 1)
-		return answer_text(c, s, 500,
-				   "write ltx file: non-sequential header minimum txid %016" PRIx64 ", expecting %016" PRIx64 "\n",
-				   min, pos.txid + 1) && drain(c, r);
+		return refuse(c, s, r, 500,
+			      "write ltx file: non-sequential header minimum txid %016" PRIx64 ", expecting %016" PRIx64 "\n",
+			      min, pos.txid + 1);
 	if (min != 1 && pre != pos.checksum)
-		return answer_text(c, s, 500,
-				   "write ltx file: pre-apply checksum mismatch: %016" PRIx64 ", expecting %016" PRIx64 "\n", pre,
-				   pos.checksum) && drain(c, r);
+		return refuse(c, s, r, 500,
+			      "write ltx file: pre-apply checksum mismatch: %016" PRIx64 ", expecting %016" PRIx64 "\n", pre,
+			      pos.checksum);
 	if (!read_all(c, r))
 		return false;
 	if (r->length < LTX_HEADER + 4 + 16)
-		return answer_text(c, s, 500, "write ltx file: ltx validation error: unexpected EOF\n");
+		return refuse(c, s, r, 500, "write ltx file: ltx validation error: unexpected EOF\n");
 	if (f->applied)
 		f->applied(f->applied_ctx, d->name, r->body, r->body_len);
 	pthread_mutex_lock(&f->mutex);

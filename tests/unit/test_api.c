@@ -856,6 +856,24 @@ static void tx__foreign_position__refused_by_litefs_own_words(void **state)
 	source_free(s);
 }
 
+static void tx__large_and_refused_by_its_header__refused(void **state)
+{
+	static const size_t sizes[] = {256 * 1024, 256 * 1024 + 1, 32 * 1024 * 1024};
+	struct ctx *c = *state;
+
+	for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+		struct source *s = ready(c, sizes[i]);
+		struct api_tx tx = tx_of(s);
+		struct pos p;
+
+		fake_set_pos(c->fake, "a.db", (struct pos){6, PRE});
+		assert_int_equal(api_tx(c->api, &tx), API_TX_REFUSED);
+		assert_true(fake_get_pos(c->fake, "a.db", &p));
+		assert_true(p.txid == 6 && p.checksum == PRE);
+		source_free(s);
+	}
+}
+
 /* One scripted answer to a whole request, and what must be made of it. */
 static void tx_case(struct ctx *c, struct fake_step step, enum api_tx_result want)
 {
@@ -1124,6 +1142,7 @@ int main(void)
 		TEST(tx__after_disconnect_or_failed_halt__not_sent),
 		TEST(tx__deadline_passed_or_aborted_or_empty__not_sent),
 		TEST(tx__foreign_position__refused_by_litefs_own_words),
+		TEST(tx__large_and_refused_by_its_header__refused),
 		TEST(tx__error_texts__refused_only_where_they_prove_it),
 		TEST(tx__answers_of_another_server__ambiguous),
 		TEST(tx__lost_at_each_point__ambiguous_and_sent_once),
