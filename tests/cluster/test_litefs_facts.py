@@ -417,29 +417,52 @@ def test_tx__cut_off_by_a_reset__not_applied():
         unhalt(node, 5)
 
 
-def test_tx__snapshot_as_first_transaction__creates():
+def image_of(node, name=DB):
+    """{pgno: page} of a database whose WAL /halt has emptied."""
+    with open(os.path.join(node.data_dir, "dbs", name, "database"), "rb") as file:
+        data = file.read()
+    return {i + 1: data[i * PAGE:(i + 1) * PAGE] for i in range(len(data) // PAGE)}
+
+
+def database_checksum(pages):
+    checksum = 0
+    for pgno, page in pages.items():
+        checksum ^= page_checksum(pgno, page)
+    return checksum | FLAG
+
+
+def test_tx__create_drop_create_again__by_three_ltx_files():
     with Cluster(n=2, litefwd=False) as cluster:
         make_db(cluster)
-        with open(os.path.join(cluster.primary.data_dir, "dbs", DB, "database"), "rb") as file:
-            image = file.read()
-        pages = {i + 1: image[i * PAGE:(i + 1) * PAGE] for i in range(len(image) // PAGE)}
-        # What is still in LiteFS' WAL is not in the image: let it be checkpointed first.
-        halt(cluster.primary, 5)
-        unhalt(cluster.primary, 5)
-        with open(os.path.join(cluster.primary.data_dir, "dbs", DB, "database"), "rb") as file:
-            image = file.read()
-        pages = {i + 1: image[i * PAGE:(i + 1) * PAGE] for i in range(len(image) // PAGE)}
-        post = 0
-        for pgno, page in pages.items():
-            post ^= page_checksum(pgno, page)
-        post |= FLAG
-        answer = halt(cluster.primary, 6, name="copy.db")
-        assert answer.pos() == (0, 0)
-        assert tx(cluster.primary, ltx(1, 0, len(pages), pages, post), name="copy.db").status == 200
-        unhalt(cluster.primary, 6, name="copy.db")
+        node = cluster.primary
+        halt(node, 5)
+        unhalt(node, 5)
+        pages = image_of(node)
+        post = database_checksum(pages)
+
+        def send(data, before, after):
+            answer = halt(node, 6, name="copy.db")
+            assert answer.pos() == before
+            assert tx(node, data, name="copy.db").status == 200
+            assert unhalt(node, 6, name="copy.db").status == 200
+            wait_until("both are there", lambda: all(
+                call(each, "GET", "/debug/vars").json()["store"]["dbs"].get("copy.db", {}).get("txid") == f"{after[0]:016x}"
+                for each in cluster.nodes))
+
+        def readable():
+            return [cluster.shell(each.direct_path("copy.db"), "SELECT x FROM t").strip() for each in cluster.nodes]
+
+        send(ltx(1, 0, len(pages), pages, post), (0, 0), (1, post))
         assert cluster.wait_converged("copy.db") == (1, post)
-        for node in cluster.nodes:
-            assert cluster.shell(node.direct_path("copy.db"), "SELECT x FROM t").strip() == "1"
+        assert readable() == ["1", "1"]
+
+        send(ltx(2, post, 0, {}, FLAG), (1, post), (2, FLAG))
+        for each in cluster.nodes:
+            assert not [name for name in os.listdir(each.litefs_dir) if name.startswith("copy.db")]
+
+        send(ltx(3, FLAG, len(pages), pages, post), (2, FLAG), (3, post))
+        assert cluster.wait_converged("copy.db") == (3, post)
+        assert readable() == ["1", "1"]
 
 
 # ---------------------------------------------------------------- /events
