@@ -37,6 +37,7 @@ class Load:
         self.db = db
         self.running = []  # (process, node index, direct, id)
         self.killed = 0
+        self.terminated = False
         self.next_id = 1
         self.reports = []  # dicts with "node" and "direct" added
         self.ack_dir = os.path.join(cluster.base, "acks")
@@ -65,6 +66,7 @@ class Load:
         self.killed += 1
 
     def terminate(self):
+        self.terminated = True
         for process, *_ in self.running:
             process.send_signal(signal.SIGTERM)
 
@@ -75,6 +77,8 @@ class Load:
                 out, _ = process.communicate(timeout=timeout * slow_factor())
             except subprocess.TimeoutExpired:
                 raise HarnessError(f"stress client {number} on n{index} ({'direct' if direct else 'litefwd'}) hangs") from None
+            if self.terminated and process.returncode == -signal.SIGTERM:
+                continue  # it had not come to its signal handler yet
             if process.returncode not in (0, 1):
                 raise HarnessError(f"stress client {number} on n{index} ended with {process.returncode}")
             report = json.loads(out)

@@ -430,7 +430,8 @@ lease:
         def ready():
             if self.litefwd.poll() is not None:
                 raise HarnessError(f"litefwd n{self.index} ended with {self.litefwd.returncode}:\n{self.litefwd_text()[-2000:]}")
-            return is_mounted(self.mount)
+            # A predecessor's stale mount is a mount, too: only an answer counts.
+            return is_mounted(self.mount) and self.cluster.run(["cat", os.path.join(self.mount, ".litefwd")], check=False)[0] == 0
         wait_until(f"litefwd n{self.index} is mounted", ready, timeout)
         self.status()
 
