@@ -158,8 +158,8 @@ static void info__malformed_json__eproto_and_unchanged(void **state)
 		"{\"isPrimary\":true,\"isPrimary\":false,\"path\":\"/x\",\"primary\":{\"hostname\":\"\"}}",
 		"{\"isPrimary\":true,\"path\":\"/x\\u0000y\",\"primary\":{\"hostname\":\"\"}}",
 		"{\"isPrimary\":true,\"path\":\"/x\",\"primary\":{\"hostname\":\"\"}} trailing",
-		"{\"isPrimary\":true,\"path\":\"/x\",\"primary\":{\"hostname\":\"\"},\"clusterID\":\""
-		"0123456789012345678901234567890123456789012345678901234567890123\"}",
+		("{\"isPrimary\":true,\"path\":\"/x\",\"primary\":{\"hostname\":\"\"},\"clusterID\":\""
+		 "0123456789012345678901234567890123456789012345678901234567890123\"}"),
 		"\xff\xfe",
 	};
 	struct ctx *c = *state;
