@@ -121,6 +121,7 @@ void db_files_gone_locked(struct db *db, int err)
 		 strerror(-err));
 	db->files_ok = false;
 	db->valid = false;
+	db->rebuild = true;
 	db->guard_held = false;
 	db->guard_epoch++;
 	db->window = false;
@@ -248,6 +249,7 @@ int db_open(const struct db_config *config, const char *name, void *notify_ctx, 
 	if (!err)
 		err = lfs_files_open(s->litefs_dir, name, &db->files);
 	db->files_ok = !err;
+	db->rebuild = true;
 	if (!err)
 		err = peek(db);
 	up = (struct upstream_config){

@@ -189,6 +189,7 @@ static void close_window_locked(struct db *db, bool ours)
 {
 	if (!ours) {
 		db->valid = false;
+		db->rebuild = true;
 		if (db_readers_locked(db) && !db->poison) {
 			db->poison = true;
 			db->stats.poisons++;

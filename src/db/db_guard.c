@@ -20,6 +20,8 @@
 #include "db/db_internal.h"
 #include "litefs/api.h"
 
+static struct log_limit limit_ckpt;
+
 /* What LiteFS' waiter needs to get in after `held_ns`: it polls every (i XOR 2) ms. */
 static int64_t gap_ns(int64_t held_ns)
 {
@@ -40,6 +42,7 @@ static int give_guard_locked(struct db *db)
 		return db->guard_held ? -EBUSY : 0;
 	}
 	db->guard_held = false;
+	db->valid = false;
 	db->guard_epoch++;
 	pthread_mutex_unlock(&db->mu);
 	err = guard_give_readers(&db->guard);
@@ -68,6 +71,7 @@ static int take_guard_locked(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	if (!err) {
 		db->guard_held = true;
+		db->valid = false; /* until the position was looked at */
 		db->guard_epoch++;
 		db->guard_since_ns = db->idle_since_ns = clock_now_ns();
 		db->stats.guard_taken++;
@@ -111,7 +115,7 @@ static int wal_is_empty(struct db *db, bool *ret)
 	return err;
 }
 
-/* Guard held, nobody reads. 0: valid. Position moved on: begin anew there. */
+/* Guard held, not valid, so nobody reads and nobody is let in. 0: valid. Position moved on: begin anew there. */
 static int validate_locked(struct db *db)
 {
 	struct pos pos;
@@ -123,26 +127,18 @@ static int validate_locked(struct db *db)
 	pthread_mutex_unlock(&db->mu);
 	err = lfs_files_pos(&db->files, &pos);
 	pthread_mutex_lock(&db->mu);
-	if (!err && (!pos_equal(pos, db->tip) || !db->valid)) {
-		if (db_readers_locked(db) && !db->poison) {
-			/* Nobody was let in without the guard (I1): LiteFS moved under it. */
-			log_error("view_lost", "db=%s txid=%016" PRIx64 " do=\"open readers get EIO and begin anew\"", db->name,
-				  pos.txid);
-			db->poison = true;
-			db->stats.poisons++;
-			db->valid = false;
+	if (!err && pos_equal(pos, db->tip) && !db->rebuild) {
+		db->valid = true;
+	} else if (!err) {
+		report_unknown_locked(db, pos);
+		pthread_mutex_unlock(&db->mu);
+		err = wal_is_empty(db, &empty);
+		if (!err && empty)
+			err = db_reset(db, pos);
+		pthread_mutex_lock(&db->mu);
+		if (!err && !empty) {
+			db->need_ckpt = true;
 			err = -EBUSY;
-		} else {
-			report_unknown_locked(db, pos);
-			pthread_mutex_unlock(&db->mu);
-			err = wal_is_empty(db, &empty);
-			if (!err && empty)
-				err = db_reset(db, pos);
-			pthread_mutex_lock(&db->mu);
-			if (!err && !empty) {
-				db->need_ckpt = true;
-				err = -EBUSY;
-			}
 		}
 	}
 	db_files_put_locked(db);
@@ -168,8 +164,12 @@ static void checkpoint_locked(struct db *db)
 	if (!err) {
 		db->need_ckpt = false;
 		db->stats.checkpoints++;
-	} else if (err == -EINVAL || err == -ENOTCONN || err == -EREMOTEIO) {
-		clock_cond_wait_until(&db->g_cond, &db->mu, clock_now_ns() + 100 * NS_PER_MS);
+	} else {
+		if (log_allow(&limit_ckpt, 5000))
+			log_warn("checkpoint_failed",
+				 "db=%s error=\"%s\" do=\"litefwd asks LiteFS again; a direct client that reads without end is in the way\"",
+				 db->name, api_error(db->local_api));
+		clock_cond_wait_until(&db->g_cond, &db->mu, clock_now_ns() + 5 * NS_PER_MS);
 	}
 }
 
@@ -251,10 +251,13 @@ static void fold_locked(struct db *db)
 
 	if (db_files_get_locked(db) != 0)
 		return;
+	db->valid = false; /* from here on nobody is let in */
 	pthread_mutex_unlock(&db->mu);
 	err = db_fold(db);
 	pthread_mutex_lock(&db->mu);
 	db_files_put_locked(db);
+	if (err)
+		db->rebuild = true;
 	if (err && err != -ENOMEM)
 		db_files_gone_locked(db, err);
 }
@@ -336,7 +339,6 @@ static void reopen_locked(struct db *db)
 	if (!err) {
 		db->files = files;
 		db->files_ok = true;
-		db->valid = false;
 		log_info("litefs_back", "db=%s", db->name);
 	}
 	db_token_leave_locked(db);
@@ -409,7 +411,7 @@ static int64_t step_away_locked(struct db *db, int64_t now)
 {
 	if (db->window)
 		return now + 5 * NS_PER_MS;
-	if (!reads_parked_locked(db) && !db->must_fold && (db->valid || !db->want_guard))
+	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard)
 		return now + 3600 * NS_PER_S;
 	if (now < db->gap_until_ns)
 		return db->gap_until_ns;
@@ -433,6 +435,7 @@ void *db_guard_main(void *arg)
 		if (db->poison && !db_readers_locked(db)) {
 			db->poison = false;
 			db->valid = false;
+			db->rebuild = true;
 		}
 		if (!db->files_ok) {
 			reopen_locked(db);

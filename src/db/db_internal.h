@@ -84,7 +84,9 @@ struct db {
 
 	/* the view */
 	enum db_mode mode;
-	bool valid; /* base..tip was LiteFS' position when the guard was taken, and no reset is under way */
+	bool valid; /* the position was tip after the guard was taken, and no reset or fold is under way */
+	bool restarting; /* a reset or fold is under way: no claims of read marks */
+	bool rebuild; /* what base..tip stands on is lost: begin anew even where the position has not moved */
 	uint32_t page_size;
 	struct pos base, tip;
 	uint32_t base_pages, tip_pages;
@@ -121,7 +123,7 @@ struct db {
 	int64_t rtt_ns;
 	bool want_begin, catching, doomed, end_wanted;
 	bool committed_in_hold; /* since WRITE was granted */
-	int64_t hold_since_ns, up_idle_since_ns, keep_until_ns, pause_until_ns, begin_retry_ns;
+	int64_t hold_since_ns, hold_end_ns, hold_span_ns, up_idle_since_ns, keep_until_ns, pause_until_ns, begin_retry_ns;
 	struct db_call *commit_call;
 	uint32_t commit_frame;
 

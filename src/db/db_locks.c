@@ -35,6 +35,8 @@ static void writer_left_locked(struct db *db, bool explicitly)
 	db->up_idle_since_ns = clock_now_ns();
 	if (db->must_fold)
 		pthread_cond_signal(&db->g_cond);
+	if (db->up_state == UP_HELD && db->up_idle_since_ns >= db->hold_end_ns)
+		db->end_wanted = true; /* others want it too */
 	if (db->up_state != UP_HELD && db->up_state != UP_IDLE)
 		return;
 	if (db->doomed || db->end_wanted)
@@ -115,7 +117,11 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 		if (db->catching || !pos_equal(db->up_pos, db->tip))
 			return -EAGAIN;
 		db->committed_in_hold = false;
-		db->keep_until_ns = 0;
+		if (db->keep_until_ns) { /* the time that clients took to come back is not their turn */
+			db->keep_until_ns = 0;
+			db->hold_since_ns = clock_now_ns();
+			db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
+		}
 		lock_grant(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true);
 		return 0;
 	case UP_IDLE:
@@ -172,7 +178,7 @@ static int shm_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 		return -EAGAIN;
 	if (!exclusive && (slots & SLOTS_READ) && !(owner->exclusive & slots))
 		return read_lock_locked(db, owner, slots, call);
-	if (exclusive && (slots & SLOTS_READ) && (db->gate_closed || db->poison || !db->valid))
+	if (exclusive && (slots & SLOTS_READ) && (db->gate_closed || db->poison || db->restarting))
 		return -EAGAIN;
 	if (lock_conflict(&db->locks, owner, slots, exclusive, &slot))
 		return -EAGAIN;

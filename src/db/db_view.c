@@ -7,6 +7,7 @@
  * whoever reads again reads LiteFS' page; and no READ lock is granted until all is done,
  * for `valid` is false meanwhile.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,17 @@ static void store_header(struct db *db, const uint8_t *header)
 	db->config->notify->shm_store(db->notify_ctx, 0, header, 48);
 }
 
+static void end_restart(struct db *db, bool done)
+{
+	pthread_mutex_lock(&db->mu);
+	db->restarting = false;
+	db->valid = done;
+	db->rebuild = !done;
+	if (done)
+		db->must_fold = false;
+	pthread_mutex_unlock(&db->mu);
+}
+
 static int restart(struct db *db, struct pos pos, bool foreign)
 {
 	uint8_t header[WALINDEX_HEADER_SIZE];
@@ -99,7 +111,8 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 		return err;
 	}
 	pthread_mutex_lock(&db->mu);
-	db->valid = false;
+	assert(!db->valid && db_readers_locked(db) == 0); /* I3 */
+	db->restarting = true;
 	wait_for_claims_locked(db);
 	mode_changed = (f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK) != db->mode;
 	grown = f.pages != db->base_pages;
@@ -130,6 +143,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	free(f.page1);
 	if (err) {
 		free(pgnos);
+		end_restart(db, false);
 		return err;
 	}
 	store_header(db, header);
@@ -137,10 +151,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	if (mode_changed)
 		db->config->notify->mode_changed(db->notify_ctx);
 	free(pgnos);
-	pthread_mutex_lock(&db->mu);
-	db->valid = true;
-	db->must_fold = false;
-	pthread_mutex_unlock(&db->mu);
+	end_restart(db, true);
 	return 0;
 }
 

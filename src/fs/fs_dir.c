@@ -195,7 +195,7 @@ struct listing {
 
 static int add_entry(fuse_req_t req, struct listing *list, const char *name, mode_t mode)
 {
-	struct stat st = {.st_mode = mode};
+	struct stat st = {.st_ino = UINT32_MAX, .st_mode = mode}; /* 0 would be skipped */
 	size_t size = fuse_add_direntry(req, NULL, 0, name, NULL, 0);
 
 	if (list->len + size > list->cap) {
