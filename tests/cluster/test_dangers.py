@@ -81,6 +81,29 @@ def insert_until_ok(node, value, timeout=60, db=DB):
     return time.monotonic() - begin
 
 
+def insert_direct(conn, value, timeout=120):
+    """
+    A direct client that tries again: LiteFS shuts its node's readers out while somebody holds HALT, and
+    SQLite gives up waiting for a read lock with SQLITE_PROTOCOL after some 10 s, whatever its busy_timeout.
+    """
+    def attempt():
+        try:
+            conn("INSERT INTO t VALUES (?)", value, timeout=timeout)
+            return True
+        except SqlError as error:
+            assert error.is_busy or error.name == "SQLITE_PROTOCOL", error
+            return False
+    wait_until(f"{value} is written directly", attempt, timeout, every=0.1)
+
+
+def swap_orderly(cluster, db, primary):
+    """Nobody may write while all nodes get the last transaction: LiteFS replicates asynchronously, a sudden change of primary loses commits."""
+    number = random.SystemRandom().randrange(1, 1 << 62)
+    wait_until("HALT is granted", lambda: cluster.primary.halt(db, number, timeout=12), 60)
+    cluster.wait_converged(db)
+    cluster.swap_primary(primary)
+
+
 # ---------------------------------------------------------------- wrong addresses
 
 def test_stale_primary__address_is_a_replica__nothing_accepted():
@@ -202,7 +225,7 @@ def test_roles_swapped__under_load__acknowledged_exactly_once():
             load.start(node, threads=2, pause_ms=5, seconds=600, busy_timeout_ms=1000)
         for new_primary in (cluster.nodes[1], cluster.nodes[2], cluster.nodes[0]):
             time.sleep(4)
-            cluster.swap_primary(new_primary)
+            swap_orderly(cluster, db, new_primary)
         time.sleep(6)
         load.terminate()
         load.wait(60)
@@ -278,11 +301,12 @@ def test_expired_halt__transaction_of_40_seconds__whole_or_refused():
         create(cluster, "contested.db")
         node = cluster.nodes[1]
         quiet, contested = node.conn("quiet.db"), node.conn("contested.db")
-        other = cluster.primary.conn_direct("contested.db", busy_ms=100000)
+        other = cluster.primary.conn_direct("contested.db", busy_ms=2000)
         for conn in (quiet, contested):
             conn("BEGIN IMMEDIATE")
             conn("INSERT INTO t VALUES ('long')")
-        other.send("INSERT INTO t VALUES ('direct')")
+        direct = threading.Thread(target=insert_direct, args=(other, "direct"), daemon=True)
+        direct.start()
         time.sleep(40)
         verdicts = {}
         for conn, db in ((quiet, "quiet.db"), (contested, "contested.db")):
@@ -294,7 +318,8 @@ def test_expired_halt__transaction_of_40_seconds__whole_or_refused():
                 note(f"{db}: {error.name}")
                 with contextlib.suppress(SqlError):
                     conn("ROLLBACK")
-        other.result(120)
+        direct.join(120)
+        assert not direct.is_alive()
         for conn in (quiet, contested, other):
             conn.close()
         assert verdicts["quiet.db"] == "ok", "nobody else wrote: taking HALT again must have been enough"
@@ -401,14 +426,13 @@ def test_stalled__tx_body_behind_its_header__nobody_loses_a_commit():
     with cluster_with_proxy(n=3, litefwd_opts={"commit_timeout": "60s"}) as (cluster, node, proxy):
         verdicts = {}
         other = cluster.nodes[2]
-        with node.conn(DB) as stalled, other.conn(DB, busy_ms=90000) as second, cluster.primary.conn_direct(DB, busy_ms=90000) as direct:
+        with node.conn(DB) as stalled, other.conn(DB, busy_ms=90000) as second, cluster.primary.conn_direct(DB, busy_ms=2000) as direct:
             fault = proxy.add("stall_body", method="POST", path="/tx", count_bytes=120)
             stalled.send("INSERT INTO t VALUES ('stalled')")
             assert fault.seen.wait(20)
             second.send("INSERT INTO t VALUES ('second')")
-            direct.send("INSERT INTO t VALUES ('direct')")
+            insert_direct(direct, "direct")
             second.result(120)
-            direct.result(120)
             verdicts.update(second="ok", direct="ok")
             fault.release.set()
             try:
@@ -704,12 +728,14 @@ def test_litefs_wal__unlinked_by_last_direct_client_all_the_time__litefs_lives()
     with Cluster(n=2) as cluster:
         create(cluster)
         stop = threading.Event()
-        counts = {"direct": 0}
+        counts = {"direct": 0, "failed": 0}
 
         def direct():
+            # LiteFS without litefwd loses some of these, too: a HALT while a first client opens -shm gives SIGBUS or SQLITE_READONLY
             while not stop.is_set():
-                cluster.sql_direct(cluster.primary, DB, "INSERT INTO t VALUES ('direct')")
-                counts["direct"] += 1
+                status, _, _ = cluster.run(["sqlite3", "-batch", "-bail", "-cmd", ".timeout 20000", cluster.primary.direct_path(DB),
+                                            "INSERT INTO t VALUES ('direct')"], check=False)
+                counts["failed" if status else "direct"] += 1
         thread = threading.Thread(target=direct, daemon=True)
         thread.start()
         written = 0
@@ -724,9 +750,10 @@ def test_litefs_wal__unlinked_by_last_direct_client_all_the_time__litefs_lives()
             stop.set()
             thread.join(60)
         assert counts["direct"] > 0
-        note(f"{written} through litefwd, {counts['direct']} direct")
+        note(f"{written} through litefwd, {counts['direct']} direct, {counts['failed']} direct ones failed")
         rows = assert_verdicts(cluster, {})
-        assert rows.count("litefwd") == written and rows.count("direct") == counts["direct"]
+        assert rows.count("litefwd") == written
+        assert counts["direct"] <= rows.count("direct") <= counts["direct"] + counts["failed"]
 
 
 def test_halt__of_a_stranger_comes_all_the_time__nobody_starves():
@@ -772,5 +799,20 @@ def test_wrong_checksum__litefs_restarted_and_recomputing__none_found():
             node.kill_litefs()
         cluster.primary.start_litefs()
         cluster.nodes[1].start_litefs()
-        insert_until_ok(cluster.nodes[1], "after")
-        assert_verdicts(cluster, {"after": "ok"})
+        for node in cluster.nodes:
+            insert_until_ok(node, f"after n{node.index}")
+        assert_verdicts(cluster, {"after n0": "ok", "after n1": "ok"})
+
+
+def test_litefs_restarted__idle_litefwd__first_client_afterwards_sees_no_error():
+    with Cluster(n=2) as cluster:
+        create(cluster)
+        for victim in (cluster.nodes[1], cluster.primary):
+            victim.sql(DB, "INSERT INTO t VALUES ('before')")
+            cluster.wait_converged(DB)
+            victim.kill_litefs()
+            victim.start_litefs()
+            time.sleep(1.5)
+            for node in cluster.nodes:
+                assert int(node.sql(DB, "SELECT count(*) FROM t")) > 0
+        assert_verdicts(cluster, {})
