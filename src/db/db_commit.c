@@ -63,11 +63,10 @@ static ptrdiff_t tx_read_at(void *ctx, void *buf, size_t len, uint64_t offset)
 	return spool_read(&db->ltx, offset, buf, len);
 }
 
-int db_ltx_is_ours(struct db *db, uint64_t txid, int64_t timestamp_ms)
+int db_ltx_header(struct db *db, uint64_t txid, struct ltx_header *ret)
 {
 	struct role_state *role = calloc(1, sizeof *role);
 	uint8_t buf[LTX_HEADER_SIZE];
-	struct ltx_header header;
 	char path[4096 + 400];
 	int fd, n;
 
@@ -83,8 +82,16 @@ int db_ltx_is_ours(struct db *db, uint64_t txid, int64_t timestamp_ms)
 		return -errno;
 	n = (int)pread(fd, buf, sizeof buf, 0);
 	close(fd);
-	if (n != (int)sizeof buf || ltx_header_decode(buf, &header) != 0)
-		return -EBADMSG;
+	return n == (int)sizeof buf ? ltx_header_decode(buf, ret) : -EBADMSG;
+}
+
+int db_ltx_is_ours(struct db *db, uint64_t txid, int64_t timestamp_ms)
+{
+	struct ltx_header header;
+	int err = db_ltx_header(db, txid, &header);
+
+	if (err)
+		return err;
 	return header.node_id == db->config->node_id && header.timestamp_ms == timestamp_ms;
 }
 

@@ -132,6 +132,7 @@ static int validate_locked(struct db *db)
 	} else if (!err) {
 		report_unknown_locked(db, pos);
 		pthread_mutex_unlock(&db->mu);
+		db_note_peer(db, pos.txid);
 		err = wal_is_empty(db, &empty);
 		if (!err && empty)
 			err = db_reset(db, pos);

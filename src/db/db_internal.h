@@ -58,6 +58,14 @@ struct db_stats {
 	uint64_t begin_ns, prepare_ns, send_ns, replicate_ns; /* sums over successful commits (begins) */
 };
 
+/* Another node that has committed lately, by the NodeID of its LTX files. */
+struct db_peer {
+	uint64_t node_id;
+	int64_t seen_ns;
+};
+#define PEERS_MAX 8
+#define PEER_RECENT_NS (1500 * NS_PER_MS)
+
 struct db_process {
 	pid_t tgid;
 	unsigned opens;
@@ -127,6 +135,8 @@ struct db {
 	struct db_call *commit_call;
 	uint32_t commit_frame;
 
+	struct db_peer peers[PEERS_MAX];
+
 	/* the last transaction whose outcome is not known */
 	bool have_unknown;
 	struct pos unknown;
@@ -183,8 +193,13 @@ int db_fold(struct db *db);
 bool db_fold_wanted_locked(const struct db *db);
 
 /* db_upstream.c, db_commit.c: U */
+void db_note_peer(struct db *db, uint64_t txid); /* mu not held: who committed this foreign transaction? */
 void *db_upstream_main(void *arg);
 void db_commit(struct db *db); /* mu held; let go inside */
+
+/* The header of the LTX file of this transaction in LiteFS' data directory; -ENOENT, ... */
+struct ltx_header;
+int db_ltx_header(struct db *db, uint64_t txid, struct ltx_header *ret);
 
 /* True if the LTX file of this transaction in LiteFS' data directory is ours. 1, 0, or negative errno: cannot tell. */
 int db_ltx_is_ours(struct db *db, uint64_t txid, int64_t timestamp_ms);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "db/db_internal.h"
+#include "format/ltx.h"
 
 /* No primary: answer BUSY at once for this long instead of asking again and again. */
 #define RETRY_NS (100 * NS_PER_MS)
@@ -35,6 +36,35 @@ static struct upstream *choose(struct db *db)
 		up = db->remote;
 	free(role);
 	return up;
+}
+
+void db_note_peer(struct db *db, uint64_t txid)
+{
+	struct db_peer *slot = &db->peers[0];
+	struct ltx_header header;
+
+	if (db_ltx_header(db, txid, &header) != 0 || header.node_id == db->config->node_id)
+		return;
+	pthread_mutex_lock(&db->mu);
+	for (int i = 0; i < PEERS_MAX; i++) {
+		if (db->peers[i].node_id == header.node_id) {
+			slot = &db->peers[i];
+			break;
+		}
+		if (db->peers[i].seen_ns < slot->seen_ns)
+			slot = &db->peers[i];
+	}
+	*slot = (struct db_peer){header.node_id, clock_now_ns()};
+	pthread_mutex_unlock(&db->mu);
+}
+
+static int peers_locked(const struct db *db, int64_t now)
+{
+	int n = 0;
+
+	for (int i = 0; i < PEERS_MAX; i++)
+		n += db->peers[i].seen_ns && now - db->peers[i].seen_ns < PEER_RECENT_NS;
+	return n;
 }
 
 static void set_hold_end_locked(struct db *db, bool contended)
@@ -119,8 +149,15 @@ static void end_locked(struct db *db)
 	db->pause_until_ns = now + s->halt_pause_ms * NS_PER_MS;
 	if (held < s->halt_max_hold_ms * NS_PER_MS)
 		db->pause_until_ns = now + held * s->halt_pause_ms / (s->halt_max_hold_ms ? s->halt_max_hold_ms : 1);
-	if (upstream_kind(up) == UPSTREAM_SELF && held >= s->halt_max_hold_ms * NS_PER_MS)
+	if (upstream_kind(up) == UPSTREAM_SELF && held >= db->hold_span_ns) {
+		/*
+		 * LiteFS' waiters get in only when neither our readers nor our writers are there, and this
+		 * node is quickest to come back: leave each of the others the time that it had itself.
+		 */
+		if (db->pause_until_ns < now + peers_locked(db, now) * db->hold_span_ns)
+			db->pause_until_ns = now + peers_locked(db, now) * db->hold_span_ns;
 		db->want_gap = true;
+	}
 	db_answer_writes_locked(db, 0); /* who still waits wants the next one */
 	pthread_cond_signal(&db->g_cond);
 }

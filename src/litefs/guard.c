@@ -88,7 +88,12 @@ int guard_take_writer(struct guard *guard)
 		return err;
 	err = lfs_files_open_wal(guard->files);
 	if (!err)
+		err = set_shm(guard, F_RDLCK, WAL_DMS_BYTE, 1);
+	if (!err) {
 		err = set_shm(guard, F_WRLCK, WAL_WRITE_BYTE, 1);
+		if (err)
+			set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
+	}
 	if (err) {
 		drop_shared_db(guard);
 		return err;
@@ -106,6 +111,8 @@ int guard_give_writer(struct guard *guard)
 	err = guard->exclusive ? guard_give_exclusive(guard) : 0;
 	if (!err)
 		err = set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
+	if (!err)
+		err = set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
 	guard->writer = false;
 	return err ? err : drop_shared_db(guard);
 }

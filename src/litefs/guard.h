@@ -5,7 +5,9 @@
  *   readers   READ0 of the shm and SHARED of the database, shared: LiteFS applies nothing
  *             meanwhile, in whatever mode it believes the database to be
  *   writer    WRITE of the shm, exclusive (self only). NAME-wal exists and SHARED is held before it is
- *             taken and until after it is given back, or LiteFS exits (LITEFS.md, 9)
+ *             taken and until after it is given back, or LiteFS exits (LITEFS.md, 9); DMS is held, shared,
+ *             as LiteFS does it when it applies: a direct client that opens the shm first would truncate it
+ *             while LiteFS writes it after a /tx, and die of SIGBUS
  *   commit    READ0..READ4 exclusive (self only, under writer)
  *
  * All of litefwd's locks on a file belong to one owner, this process, so this module

@@ -2,8 +2,8 @@
  * The primary's LiteFS by its HALT lock.
  *
  *   begin   (GET /info, once per role epoch: it must be the primary of our cluster)
- *           POST /halt, given up and asked again with a new id after a round trip and some tens of ms:
- *           a long-waiting one polls ever more slowly (LITEFS.md, 8)
+ *           POST /halt, given up and asked again with the same id after a round trip and some tens of
+ *           ms: a long-waiting one polls ever more slowly (LITEFS.md, 8)
  *   commit  POST /tx over the same connection, once, whole, before the lock's end
  *   end     DELETE /halt
  *
@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,8 @@
 #define STALE_MAX 16
 /* LiteFS sweeps expired locks every 5 s; whatever we do must be over well before the 30 s. */
 #define HOLD_MARGIN_NS (3 * NS_PER_S)
+/* A lock with less time left than this is of no use. */
+#define HOLD_LEAST_NS (10 * NS_PER_S)
 #define UNHALT_TIMEOUT_MS 2000
 #define INFO_TIMEOUT_MS 2000
 /* Slowest upload that is still begun, bytes per second. */
@@ -39,7 +42,7 @@ struct stale_halt {
 struct remote {
 	struct upstream base;
 	struct api *api; /* NULL until the primary's URL is known; for halt and tx */
-	struct api *side; /* same URL: unhalt of abandoned ids, so that api's connection stays */
+	struct api *side; /* same URL: unhalt where api's connection may be broken or aborted */
 	char url[512];
 	uint64_t epoch; /* role epoch that `server_id` was verified in; 0: not verified */
 	uint64_t server_id;
@@ -119,8 +122,7 @@ static int set_url(struct remote *r, const char *url)
 	for (int i = 0; i < r->stale_count; i++)
 		halt_record_del(r->base.config.halts, r->stale[i].slot);
 	r->stale_count = 0;
-	strncpy(r->url, url, sizeof r->url - 1);
-	r->url[sizeof r->url - 1] = 0;
+	snprintf(r->url, sizeof r->url, "%s", url);
 	return 0;
 }
 
@@ -154,47 +156,88 @@ static int verify_primary(struct remote *r, const struct role_state *role)
 	return err;
 }
 
-static int halt_once(struct remote *r, int64_t until_ns, struct pos *ret_pos)
+/*
+ * One question. The same id is asked for again and again: a wait that was given up may still
+ * have been granted, after any DELETE that raced with it, and would then stand for 30 s; asked for with the same
+ * id, LiteFS answers with that very lock and what is left of its time.
+ */
+static int halt_once(struct remote *r, uint64_t id, int64_t until_ns, struct pos *ret_pos)
 {
-	uint64_t id = random_u64() >> 1;
 	int64_t left_ms = (until_ns - clock_now_ns()) / NS_PER_MS;
 	int64_t slice_ms = api_rtt_ns(r->api) * 3 / 2 / NS_PER_MS + 40;
 	int64_t sent_ns = 0;
 	struct api_halt halt;
-	int slot, err;
+	int err;
 
 	if (left_ms <= 0)
 		return -EAGAIN;
 	if (slice_ms > left_ms)
 		slice_ms = left_ms;
-	id = id ? id : 1;
-	slot = halt_record_add(r->base.config.halts, r->url, r->base.config.name, id);
 	err = api_halt(r->api, r->base.config.name, id, (int)slice_ms, &halt, &sent_ns);
+	if (err == -ETIMEDOUT || err == -ECANCELED)
+		return err;
 	if (err) {
-		if (err == -ENOTCONN || err == -EINVAL)
-			halt_record_del(r->base.config.halts, slot); /* nothing was sent */
-		else
-			free_id(r, r->side, id, slot);
-		if (err == -ETIMEDOUT)
-			return -ETIMEDOUT;
-		if (err == -ECANCELED)
-			return err;
 		r->epoch = 0;
 		if (log_allow(&limit_unreachable, 5000))
 			log_warn("halt_failed", "db=%s url=%s error=\"%s\"", r->base.config.name, r->url, api_error(r->api));
-		return -EHOSTUNREACH;
+		return err == -ENOTCONN || err == -EINVAL ? err : -EHOSTUNREACH;
 	}
+	r->hold_until_ns = sent_ns + halt.ttl_ms * NS_PER_MS - HOLD_MARGIN_NS;
 	if (halt.server_id != r->server_id) {
 		r->epoch = 0;
-		free_id(r, r->api, id, slot);
 		return -EHOSTUNREACH;
 	}
-	r->held = true;
-	r->id = id;
-	r->slot = slot;
-	r->hold_until_ns = sent_ns + halt.ttl_ms * NS_PER_MS - HOLD_MARGIN_NS;
+	if (r->hold_until_ns < clock_now_ns() + HOLD_LEAST_NS)
+		return -ESTALE; /* granted long ago, to a question that was given up */
 	*ret_pos = halt.pos;
 	return 0;
+}
+
+static uint64_t new_id(struct remote *r)
+{
+	uint64_t id = random_u64() >> 1;
+
+	id = id ? id : 1;
+	r->slot = halt_record_add(r->base.config.halts, r->url, r->base.config.name, id);
+	return id;
+}
+
+/* Nothing is held afterwards, unless the primary cannot be told: then it is told later. */
+static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
+{
+	uint64_t id = new_id(r);
+	bool sent = false;
+	int err;
+
+	for (;;) {
+		err = halt_once(r, id, until_ns, ret_pos);
+		sent = sent || (err != -ENOTCONN && err != -EINVAL);
+		if (err == -ESTALE) {
+			free_id(r, r->api, id, r->slot);
+			id = new_id(r);
+			continue;
+		}
+		if (err != -ETIMEDOUT)
+			break;
+		if (clock_now_ns() >= until_ns) {
+			err = -EAGAIN;
+			break;
+		}
+	}
+	if (!err) {
+		r->held = true;
+		r->id = id;
+		return 0;
+	}
+	if (!sent) {
+		halt_record_del(r->base.config.halts, r->slot);
+		return -EHOSTUNREACH;
+	}
+	/* Twice, for the wait that was given up may be granted between our hanging up and LiteFS' noticing. */
+	api_unhalt(r->side, r->base.config.name, id, UNHALT_TIMEOUT_MS);
+	clock_sleep_ns(20 * NS_PER_MS);
+	free_id(r, r->side, id, r->slot);
+	return err == -ENOTCONN || err == -EINVAL ? -EHOSTUNREACH : err;
 }
 
 static int remote_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
@@ -217,15 +260,12 @@ static int remote_begin(struct upstream *up, int64_t until_ns, struct pos *ret_p
 			err = verify_primary(r, role);
 		if (!err && r->stale_count)
 			flush_stale(r);
-		if (!err) {
-			do
-				err = halt_once(r, until_ns, ret_pos);
-			while (err == -ETIMEDOUT && clock_now_ns() < until_ns);
-		}
+		if (!err)
+			err = halt(r, until_ns, ret_pos);
 		atomic_store(&r->in_call, NULL);
 	}
 	free(role);
-	return err == -ETIMEDOUT ? -EAGAIN : err;
+	return err;
 }
 
 struct body {
