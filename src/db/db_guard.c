@@ -269,6 +269,9 @@ static void gap_locked(struct db *db)
 	int64_t held = clock_now_ns() - db->guard_since_ns;
 
 	db->want_gap = false;
+	/* Writers that wait for upstream hold READ meanwhile: they come again. */
+	if (db->up_state == UP_IDLE || db->up_state == UP_BEGIN)
+		db_answer_writes_locked(db, -EAGAIN);
 	if (drain_locked(db, GATE_WAIT_NS) != 0)
 		return;
 	if (db->valid && db->guard_held && !writer_locked(db) && db_fold_wanted_locked(db))
@@ -398,8 +401,6 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	if (gap_at < db->gate_retry_ns)
 		gap_at = db->gate_retry_ns;
 	if (idle && now >= gap_at) {
-		if (db->up_state == UP_BEGIN)
-			db_answer_writes_locked(db, -EAGAIN);
 		gap_locked(db);
 		return 0;
 	}

@@ -130,6 +130,7 @@ struct db {
 	struct pos up_pos; /* begin's answer, then each commit's */
 	int64_t rtt_ns;
 	bool want_begin, catching, doomed, end_wanted;
+	bool yielding; /* the pause is for other nodes that were seen committing, on the primary */
 	bool committed_in_hold; /* since WRITE was granted */
 	int64_t hold_since_ns, hold_end_ns, hold_span_ns, up_idle_since_ns, keep_until_ns, pause_until_ns, begin_retry_ns;
 	struct db_call *commit_call;

@@ -127,6 +127,9 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 	case UP_IDLE:
 		if (clock_now_ns() < db->begin_retry_ns)
 			return -EAGAIN;
+		/* It is the others' turn: who waited here would keep them out with its READ lock. */
+		if (db->yielding && clock_now_ns() < db->pause_until_ns)
+			return -EAGAIN;
 		db->want_begin = true;
 		pthread_cond_signal(&db->u_cond);
 		return DB_PARKED;

@@ -149,13 +149,17 @@ static void end_locked(struct db *db)
 	db->pause_until_ns = now + s->halt_pause_ms * NS_PER_MS;
 	if (held < s->halt_max_hold_ms * NS_PER_MS)
 		db->pause_until_ns = now + held * s->halt_pause_ms / (s->halt_max_hold_ms ? s->halt_max_hold_ms : 1);
+	db->yielding = false;
 	if (upstream_kind(up) == UPSTREAM_SELF && held >= db->hold_span_ns) {
 		/*
 		 * LiteFS' waiters get in only when neither our readers nor our writers are there, and this
 		 * node is quickest to come back: leave each of the others the time that it had itself.
 		 */
-		if (db->pause_until_ns < now + peers_locked(db, now) * db->hold_span_ns)
-			db->pause_until_ns = now + peers_locked(db, now) * db->hold_span_ns;
+		int64_t theirs = peers_locked(db, now) * db->hold_span_ns;
+
+		db->yielding = theirs > 0;
+		if (db->pause_until_ns < now + theirs)
+			db->pause_until_ns = now + theirs;
 		db->want_gap = true;
 	}
 	db_answer_writes_locked(db, 0); /* who still waits wants the next one */
