@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from cluster import HarnessError, client, slow_factor, wait_until
+from marks import note
 
 ACCOUNTS = 100
 BALANCE = 1000
@@ -79,6 +80,11 @@ class Load:
                 raise HarnessError(f"stress client {number} on n{index} ({'direct' if direct else 'litefwd'}) hangs") from None
             if self.terminated and process.returncode == -signal.SIGTERM:
                 continue  # it had not come to its signal handler yet
+            if direct and process.returncode == -signal.SIGBUS:
+                # LiteFS' own doing, seen without litefwd too: a HALT or drop_caches while a client has its -shm mapped
+                note(f"direct client {number} died of SIGBUS in LiteFS' -shm")
+                self.killed += 1
+                continue
             if process.returncode not in (0, 1):
                 raise HarnessError(f"stress client {number} on n{index} ended with {process.returncode}")
             report = json.loads(out)
