@@ -253,7 +253,10 @@ static int verify(struct build *b, const struct spool *ltx)
 		     pages != cs->page_count))
 		err = -EUCLEAN;
 	ltx_decoder_fini(&dec);
-	if (err)
+	/* What the file is to blame for; an error of a reader or of the spool is its own. */
+	if (err == -EBADMSG || err == -EINVAL)
+		err = -EUCLEAN;
+	if (err == -EUCLEAN)
 		log_error("ltx_check_failed",
 			  "db=%s txid=%016" PRIx64 " error=%d do=\"report this bug; the transaction was not sent\"", cs->db_name,
 			  cs->after.txid, -err);

@@ -1,0 +1,655 @@
+/* changeset: every transaction it builds is decoded, applied to an array of pages and its checksum computed anew. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdbool.h>
+
+#include "base/log.h"
+#include "db/changeset.h"
+#include "format/ltx.h"
+
+#define MAX_FRAMES 400
+#define NODE UINT64_C(0x1122334455667788)
+
+struct frame {
+	uint32_t pgno, commit;
+	uint8_t *page;
+};
+
+/*
+ * A database as an array of the pages base + 1 .. base + count. With base 0 it is a whole one;
+ * with another, pages 1..base are all zero and never looked at, so that the lock page of a
+ * database of 1 GiB is within reach.
+ */
+struct model {
+	uint32_t page_size;
+	uint32_t base, size; /* size: pages of the database */
+	uint8_t *pages; /* of base + 1 .. base + room */
+	uint32_t room;
+};
+
+struct ctx {
+	uint32_t rnd;
+	struct model db;
+	struct frame frames[MAX_FRAMES];
+	uint32_t frame_count;
+	struct changeset cs;
+	struct changeset_source source;
+	struct spool ltx;
+	/* what keep() was given */
+	struct model kept;
+	uint8_t *has_kept;
+	unsigned keeps;
+	/* faults */
+	int fail_frame, fail_old, fail_keep; /* the n-th call fails; 0: none */
+	int lie_old; /* the n-th call answers another page */
+	unsigned frame_calls, old_calls, keep_calls;
+};
+
+static uint32_t rnd(struct ctx *c, uint32_t below)
+{
+	c->rnd = c->rnd * 1664525 + 1013904223;
+	return (uint32_t)(((uint64_t)(c->rnd >> 4) * below) >> 28);
+}
+
+static uint8_t *page_of(const struct model *m, uint32_t pgno)
+{
+	assert_true(pgno > m->base && pgno - m->base <= m->room);
+	return m->pages + (size_t)(pgno - m->base - 1) * m->page_size;
+}
+
+static void fill(struct ctx *c, uint8_t *page, uint32_t page_size)
+{
+	uint32_t v = rnd(c, UINT32_C(1) << 28);
+
+	for (uint32_t i = 0; i < page_size; i += 4, v = v * 1664525 + 1013904223)
+		memcpy(page + i, &v, 4);
+}
+
+static void fill_page1(struct ctx *c, uint8_t *page, uint32_t page_size)
+{
+	fill(c, page, page_size);
+	memcpy(page, "SQLite format 3", 16);
+	page[16] = page_size == 65536 ? 0 : (uint8_t)(page_size >> 8);
+	page[17] = page_size == 65536 ? 1 : 0;
+	page[18] = page[19] = 2;
+}
+
+static uint64_t checksum_of(const struct model *m)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t p = m->base + 1; p <= m->size; p++)
+		if (p != UINT32_C(0x40000000) / m->page_size + 1)
+			sum ^= ltx_page_checksum(p, page_of(m, p), m->page_size);
+	return sum | UINT64_C(1) << 63;
+}
+
+static int source_frame(void *arg, uint32_t frame, struct vwal_frame *ret, void *page)
+{
+	struct ctx *c = arg;
+
+	if (c->fail_frame && ++c->frame_calls == (unsigned)c->fail_frame)
+		return -EBADMSG;
+	assert_in_range(frame, c->cs.first_frame, c->cs.last_frame);
+	ret->pgno = c->frames[frame - c->cs.first_frame].pgno;
+	ret->commit = c->frames[frame - c->cs.first_frame].commit;
+	if (page)
+		memcpy(page, c->frames[frame - c->cs.first_frame].page, c->db.page_size);
+	return 0;
+}
+
+static int source_old(void *arg, uint32_t pgno, void *page)
+{
+	struct ctx *c = arg;
+
+	c->old_calls++;
+	if (c->fail_old && c->old_calls == (unsigned)c->fail_old)
+		return -EIO;
+	assert_in_range(pgno, c->db.base + 1, c->db.size);
+	assert_int_not_equal(pgno, UINT32_C(0x40000000) / c->db.page_size + 1);
+	memcpy(page, page_of(&c->db, pgno), c->db.page_size);
+	if (c->lie_old && c->old_calls == (unsigned)c->lie_old)
+		((uint8_t *)page)[c->db.page_size - 1] ^= 1;
+	return 0;
+}
+
+static int source_keep(void *arg, uint32_t pgno, const void *page)
+{
+	struct ctx *c = arg;
+
+	if (c->fail_keep && ++c->keep_calls == (unsigned)c->fail_keep)
+		return -ENOSPC;
+	assert_in_range(pgno, c->db.base + 1, c->db.size);
+	assert_false(c->has_kept[pgno - c->db.base]); /* once each */
+	c->has_kept[pgno - c->db.base] = 1;
+	memcpy(page_of(&c->kept, pgno), page, c->db.page_size);
+	c->keeps++;
+	return 0;
+}
+
+static void make(struct ctx *c, uint32_t page_size, uint32_t base, uint32_t pages, uint32_t room)
+{
+	c->db = (struct model){.page_size = page_size, .base = base, .size = base + pages, .room = room};
+	c->db.pages = calloc(room, page_size);
+	c->kept = c->db;
+	c->kept.pages = calloc(room, page_size);
+	c->has_kept = calloc(1, room + 1);
+	for (uint32_t p = base + 1; p <= c->db.size; p++)
+		if (p == 1)
+			fill_page1(c, page_of(&c->db, p), page_size);
+		else if (p != ltx_lock_pgno(page_size))
+			fill(c, page_of(&c->db, p), page_size);
+	c->cs = (struct changeset){.db_name = "t.db",
+				   .page_size = page_size,
+				   .first_frame = 2 + rnd(c, 1000),
+				   .old_pages = c->db.size,
+				   .before = {2 + rnd(c, 100000), checksum_of(&c->db)},
+				   .node_id = NODE,
+				   .timestamp_ms = 1700000000123};
+	c->cs.last_frame = c->cs.first_frame - 1;
+}
+
+static void unmake(struct ctx *c)
+{
+	for (uint32_t i = 0; i < c->frame_count; i++)
+		free(c->frames[i].page);
+	c->frame_count = 0;
+	free(c->db.pages);
+	free(c->kept.pages);
+	free(c->has_kept);
+	c->db.pages = c->kept.pages = c->has_kept = NULL;
+	c->keeps = 0;
+	c->fail_frame = c->fail_old = c->fail_keep = c->lie_old = 0;
+	c->frame_calls = c->old_calls = c->keep_calls = 0;
+}
+
+/* The page is given to it to be filled. */
+static uint8_t *add_frame(struct ctx *c, uint32_t pgno, uint32_t commit)
+{
+	struct frame *f = &c->frames[c->frame_count++];
+
+	assert_in_range(c->frame_count, 1, MAX_FRAMES);
+	*f = (struct frame){pgno, commit, calloc(1, c->db.page_size)};
+	if (pgno == 1)
+		fill_page1(c, f->page, c->db.page_size);
+	else
+		fill(c, f->page, c->db.page_size);
+	c->cs.last_frame++;
+	return f->page;
+}
+
+static void same_frame(struct ctx *c, uint32_t pgno, uint32_t commit)
+{
+	memcpy(add_frame(c, pgno, commit), page_of(&c->db, pgno), c->db.page_size);
+}
+
+static int build(struct ctx *c)
+{
+	return changeset_build(&c->cs, &c->source, &c->ltx);
+}
+
+struct reader {
+	const struct spool *spool;
+	uint64_t off;
+};
+
+static ptrdiff_t reader_read(void *arg, void *buf, size_t len)
+{
+	struct reader *r = arg;
+	ptrdiff_t n = spool_read(r->spool, r->off, buf, len);
+
+	r->off += n > 0 ? (uint64_t)n : 0;
+	return n;
+}
+
+/* What SQLite means by the frames: the array after them, pages never written being zero. */
+static struct model expected_of(struct ctx *c)
+{
+	struct model m = c->db;
+	uint32_t size = c->frames[c->frame_count - 1].commit;
+
+	m.pages = calloc(m.room, m.page_size);
+	for (uint32_t p = m.base + 1; p <= (size < m.size ? size : m.size); p++)
+		memcpy(page_of(&m, p), page_of(&c->db, p), m.page_size);
+	m.size = size;
+	for (uint32_t i = 0; i < c->frame_count; i++)
+		if (c->frames[i].pgno <= size)
+			memcpy(page_of(&m, c->frames[i].pgno), c->frames[i].page, m.page_size);
+	/* Of SQLite's own and LiteFS' nobody writes there. */
+	if (ltx_lock_pgno(m.page_size) > m.base && ltx_lock_pgno(m.page_size) <= size)
+		memset(page_of(&m, ltx_lock_pgno(m.page_size)), 0, m.page_size);
+	return m;
+}
+
+/* Decodes and applies the file to db; then db must be what SQLite means, in content, size and checksum. */
+static void apply_and_compare(struct ctx *c)
+{
+	struct model want = expected_of(c);
+	struct reader r = {.spool = &c->ltx};
+	struct ltx_decoder dec;
+	struct ltx_trailer trailer;
+	uint8_t *page = malloc(c->db.page_size);
+	uint32_t pgno, count = 0, old_size = c->db.size, lock = ltx_lock_pgno(c->db.page_size);
+	struct model old = c->db;
+	int more;
+
+	old.pages = malloc((size_t)old.room * old.page_size);
+	memcpy(old.pages, c->db.pages, (size_t)old.room * old.page_size);
+	assert_int_equal(ltx_decoder_init(&dec, reader_read, &r), 0);
+	assert_int_equal(dec.header.page_size, c->db.page_size);
+	assert_int_equal(dec.header.commit, want.size);
+	assert_true(dec.header.min_txid == c->cs.before.txid + 1 && dec.header.max_txid == c->cs.before.txid + 1);
+	assert_true(dec.header.pre_apply == c->cs.before.checksum);
+	assert_true(dec.header.node_id == NODE);
+	assert_true(dec.header.timestamp_ms == 1700000000123);
+	while ((more = ltx_decoder_page(&dec, &pgno, page)) == 1) {
+		count++;
+		/* An unchanged page costs the network for nothing. */
+		if (pgno <= old_size)
+			assert_memory_not_equal(page, page_of(&old, pgno), c->db.page_size);
+		memcpy(page_of(&c->db, pgno), page, c->db.page_size);
+	}
+	assert_int_equal(more, 0);
+	assert_int_equal(ltx_decoder_finish(&dec, &trailer), 0);
+	c->db.size = dec.header.commit;
+	ltx_decoder_fini(&dec);
+	assert_int_equal(count, c->cs.page_count);
+	assert_int_equal(c->cs.new_pages, want.size);
+
+	for (uint32_t p = want.base + 1; p <= want.size; p++)
+		if (p != lock)
+			assert_memory_equal(page_of(&c->db, p), page_of(&want, p), want.page_size);
+	assert_true(c->cs.after.txid == c->cs.before.txid + 1);
+	assert_true(c->cs.after.checksum == checksum_of(&want));
+	assert_true(trailer.post_apply == c->cs.after.checksum);
+
+	/* Undo: exactly the old pages that the transaction changes or cuts off. */
+	for (uint32_t p = old.base + 1; p <= old_size; p++) {
+		bool changed = p != lock &&
+			       (p > want.size || memcmp(page_of(&old, p), page_of(&want, p), old.page_size) != 0);
+
+		assert_int_equal(c->has_kept[p - old.base], changed);
+		if (changed)
+			assert_memory_equal(page_of(&c->kept, p), page_of(&old, p), old.page_size);
+	}
+	free(page);
+	free(old.pages);
+	free(want.pages);
+}
+
+static int setup(void **state)
+{
+	struct ctx *c = calloc(1, sizeof *c);
+
+	c->rnd = 12345;
+	c->source = (struct changeset_source){source_frame, source_old, source_keep, c};
+	spool_init(&c->ltx, "/tmp", 64 << 10);
+	*state = c;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct ctx *c = *state;
+
+	unmake(c);
+	spool_fini(&c->ltx);
+	free(c);
+	return 0;
+}
+
+/* One random transaction over a database of `pages` pages. */
+static void random_frames(struct ctx *c, uint32_t max_new)
+{
+	uint32_t n = 1 + rnd(c, 12), old = c->db.size - c->db.base, lock = ltx_lock_pgno(c->db.page_size);
+	uint32_t size;
+
+	switch (rnd(c, 4)) {
+	case 0: /* grows, perhaps over pages never written */
+		size = old + rnd(c, max_new - old + 1);
+		break;
+	case 1: /* cut */
+		size = 1 + rnd(c, old);
+		break;
+	default:
+		size = old;
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		/* Frames beyond the new end are there when a transaction grew before it was cut. */
+		uint32_t pgno = c->db.base + 1 + rnd(c, i % 3 ? size : max_new);
+
+		if (i && rnd(c, 4) == 0)
+			pgno = c->frames[rnd(c, i)].pgno; /* again */
+		if (pgno == lock)
+			pgno = pgno > c->db.base + 1 ? pgno - 1 : pgno + 1;
+		if (pgno <= c->db.size && rnd(c, 5) == 0)
+			same_frame(c, pgno, 0);
+		else
+			add_frame(c, pgno, 0);
+	}
+	c->frames[n - 1].commit = c->db.base + size;
+}
+
+static void build__random_databases__file_undo_and_checksum_agree(void **state)
+{
+	struct ctx *c = *state;
+	unsigned empty = 0, grew = 0, cut = 0, packed = 0;
+
+	for (int round = 0; round < 1500; round++) {
+		uint32_t page_size = UINT32_C(512) << rnd(c, round % 10 ? 4 : 8);
+		uint32_t room = 1 + rnd(c, 30), old = 1 + rnd(c, room);
+
+		make(c, page_size, 0, old, room);
+		random_frames(c, room);
+		assert_int_equal(build(c), 0);
+		if (c->cs.page_count == 0 && c->cs.new_pages == old) {
+			/* Nothing to send: then nothing may have changed, and nothing be kept. */
+			struct model want = expected_of(c);
+
+			assert_memory_equal(want.pages, c->db.pages, (size_t)old * page_size);
+			assert_int_equal(c->keeps, 0);
+			free(want.pages);
+			empty++;
+		} else {
+			grew += c->cs.new_pages > old;
+			cut += c->cs.new_pages < old;
+			packed += (uint64_t)c->frame_count * page_size >= 65536;
+			apply_and_compare(c);
+		}
+		unmake(c);
+	}
+	/* All kinds were there. */
+	assert_true(empty > 10 && grew > 100 && cut > 100 && packed > 30);
+}
+
+static void build__around_the_lock_page__left_out(void **state)
+{
+	struct ctx *c = *state;
+	unsigned over = 0, back = 0;
+
+	for (int round = 0; round < 300; round++) {
+		uint32_t page_size = UINT32_C(512) << rnd(c, round % 10 ? 4 : 8);
+		uint32_t lock = ltx_lock_pgno(page_size), room = 12, old = 1 + rnd(c, room);
+
+		/* lock - 6 .. lock + 5 */
+		make(c, page_size, lock - 7, old, room);
+		random_frames(c, room);
+		assert_int_equal(build(c), 0);
+		if (c->cs.page_count || c->cs.new_pages != c->cs.old_pages) {
+			over += c->cs.old_pages < lock && c->cs.new_pages > lock;
+			back += c->cs.old_pages > lock && c->cs.new_pages < lock;
+			apply_and_compare(c);
+		}
+		unmake(c);
+	}
+	assert_true(over > 5 && back > 5);
+}
+
+static void build__frame_of_the_lock_page__ignored(void **state)
+{
+	struct ctx *c = *state;
+	uint32_t lock = ltx_lock_pgno(4096);
+
+	make(c, 4096, lock - 3, 5, 6);
+	add_frame(c, lock - 1, 0);
+	add_frame(c, lock, 0);
+	add_frame(c, lock + 1, lock + 2);
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 2);
+	apply_and_compare(c);
+}
+
+static void build__grows_over_pages_never_written__zeros_sent(void **state)
+{
+	struct ctx *c = *state;
+
+	make(c, 512, 0, 2, 20);
+	add_frame(c, 9, 0);
+	add_frame(c, 1, 20);
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 19); /* 1 and 3..20 */
+	assert_int_equal(c->keeps, 1);
+	apply_and_compare(c);
+}
+
+static void build__only_cut__no_page_but_something_to_send(void **state)
+{
+	struct ctx *c = *state;
+
+	make(c, 512, 0, 5, 5);
+	same_frame(c, 2, 3);
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 0);
+	assert_int_equal(c->cs.new_pages, 3);
+	assert_int_equal(c->keeps, 2);
+	apply_and_compare(c);
+}
+
+static void build__same_bytes__nothing_to_send(void **state)
+{
+	struct ctx *c = *state;
+
+	make(c, 512, 0, 5, 5);
+	add_frame(c, 2, 0); /* written, and written back */
+	same_frame(c, 2, 0);
+	same_frame(c, 1, 5);
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 0);
+	assert_int_equal(c->cs.new_pages, 5);
+	assert_int_equal(c->keeps, 0);
+}
+
+static void build__frames_beyond_the_new_end__not_sent(void **state)
+{
+	struct ctx *c = *state;
+
+	make(c, 512, 0, 4, 9);
+	add_frame(c, 9, 0);
+	add_frame(c, 4, 0);
+	add_frame(c, 3, 3);
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 1);
+	apply_and_compare(c);
+}
+
+static void build__another_transaction__results_and_file_anew(void **state)
+{
+	struct ctx *c = *state;
+
+	make(c, 512, 0, 4, 4);
+	add_frame(c, 2, 4);
+	c->cs.page_count = 77;
+	c->cs.new_pages = 78;
+	assert_int_equal(spool_write(&c->ltx, 0, "old rubbish", 11), 0);
+	assert_int_equal(spool_write(&c->ltx, 200000, "old rubbish", 11), 0);
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 1);
+	assert_int_equal(c->cs.new_pages, 4);
+	assert_int_equal(c->ltx.size, 100 + 4 + 512 + 4 + 16);
+	apply_and_compare(c);
+}
+
+static void build__no_transaction__ebadmsg(void **state)
+{
+	struct ctx *c = *state;
+
+	make(c, 512, 0, 4, 4); /* no commit */
+	add_frame(c, 2, 0);
+	add_frame(c, 3, 0);
+	assert_int_equal(build(c), -EBADMSG);
+	unmake(c);
+
+	make(c, 512, 0, 4, 4); /* a commit in the middle */
+	add_frame(c, 2, 4);
+	add_frame(c, 3, 4);
+	assert_int_equal(build(c), -EBADMSG);
+	unmake(c);
+
+	make(c, 512, 0, 4, 4); /* page 0 */
+	add_frame(c, 2, 0);
+	add_frame(c, 0, 4);
+	assert_int_equal(build(c), -EBADMSG);
+	unmake(c);
+
+	make(c, 512, 0, 4, 4); /* of another generation */
+	add_frame(c, 2, 0);
+	add_frame(c, 3, 4);
+	c->fail_frame = 2;
+	assert_int_equal(build(c), -EBADMSG);
+	assert_int_equal(c->keeps, 0);
+}
+
+static void build__what_litefs_cannot_take__eproto(void **state)
+{
+	struct ctx *c = *state;
+	uint8_t *page;
+
+	for (int kind = 0; kind < 5; kind++) {
+		make(c, 4096, 0, 4, 4);
+		add_frame(c, 2, 0);
+		page = add_frame(c, 1, 4);
+		switch (kind) {
+		case 0: /* another page size */
+			page[16] = 0x20;
+			break;
+		case 1: /* to a rollback journal */
+			page[18] = page[19] = 1;
+			break;
+		case 2: /* half of it */
+			page[18] = 1;
+			break;
+		case 3:
+			page[19] = 1;
+			break;
+		default: /* no SQLite database */
+			page[0] ^= 1;
+		}
+		assert_int_equal(build(c), -EPROTO);
+		unmake(c);
+	}
+	/* The last image of page 1 is what counts. */
+	make(c, 4096, 0, 4, 4);
+	page = add_frame(c, 1, 0);
+	page[18] = page[19] = 1;
+	add_frame(c, 1, 4);
+	assert_int_equal(build(c), 0);
+	apply_and_compare(c);
+}
+
+static void build__any_reader_fails_at_any_call__its_error(void **state)
+{
+	struct ctx *c = *state;
+	unsigned failed[3] = {0};
+
+	for (int which = 0; which < 3; which++) {
+		for (int nth = 1;; nth++) {
+			int err;
+
+			make(c, 512, 0, 6, 9);
+			add_frame(c, 2, 0);
+			add_frame(c, 3, 0);
+			add_frame(c, 9, 0);
+			add_frame(c, 2, 4);
+			*(which == 0 ? &c->fail_frame : which == 1 ? &c->fail_old : &c->fail_keep) = nth;
+			err = build(c);
+			unmake(c);
+			if (!err)
+				break;
+			assert_int_equal(err, which == 0 ? -EBADMSG : which == 1 ? -EIO : -ENOSPC);
+			failed[which]++;
+		}
+	}
+	assert_int_equal(failed[0], 4 + 2); /* headers, then the pages that remain */
+	assert_int_equal(failed[1], 2 * (2 + 2)); /* 2, 3 and the cut 5, 6: built, and checked */
+	assert_int_equal(failed[2], 4);
+}
+
+static void build__old_page_differs_when_checked__euclean(void **state)
+{
+	struct ctx *c = *state;
+
+	/* Two calls build (page 2, and 6 that is cut off), the next two check. */
+	for (int nth = 1; nth <= 4; nth++) {
+		make(c, 512, 0, 6, 6);
+		add_frame(c, 2, 5);
+		c->lie_old = nth;
+		assert_int_equal(build(c), -EUCLEAN);
+		assert_int_equal(c->old_calls, 4);
+		unmake(c);
+		c->old_calls = 0;
+	}
+}
+
+static void build__position_zero__never_a_snapshot(void **state)
+{
+	struct ctx *c = *state;
+
+	make(c, 512, 0, 4, 4);
+	add_frame(c, 2, 4);
+	c->cs.before = (struct pos){0};
+	assert_int_not_equal(build(c), 0); /* MinTXID 1 would drop every other file of LiteFS */
+}
+
+static void build__spool_fails__its_error(void **state)
+{
+	struct ctx *c = *state;
+
+	spool_fini(&c->ltx);
+	spool_init(&c->ltx, "/nonexistent/dir", 600);
+	make(c, 512, 0, 4, 4);
+	add_frame(c, 2, 0);
+	add_frame(c, 3, 4);
+	assert_int_equal(build(c), -ENOENT);
+	unmake(c);
+	make(c, 512, 0, 4, 4);
+	add_frame(c, 2, 4);
+	c->ltx.threshold = 4096;
+	assert_int_equal(build(c), 0);
+	apply_and_compare(c);
+}
+
+static void build__beyond_the_thresholds__spilled_and_packed(void **state)
+{
+	struct ctx *c = *state;
+
+	make(c, 4096, 0, 300, 300);
+	for (uint32_t p = 2; p <= 300; p++)
+		add_frame(c, p, p == 300 ? 300 : 0);
+	assert_int_equal(build(c), 0);
+	assert_true(c->ltx.fd >= 0);
+	assert_int_equal(c->cs.page_count, 299);
+	apply_and_compare(c);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(build__random_databases__file_undo_and_checksum_agree),
+		TEST(build__around_the_lock_page__left_out),
+		TEST(build__frame_of_the_lock_page__ignored),
+		TEST(build__grows_over_pages_never_written__zeros_sent),
+		TEST(build__only_cut__no_page_but_something_to_send),
+		TEST(build__same_bytes__nothing_to_send),
+		TEST(build__frames_beyond_the_new_end__not_sent),
+		TEST(build__another_transaction__results_and_file_anew),
+		TEST(build__no_transaction__ebadmsg),
+		TEST(build__what_litefs_cannot_take__eproto),
+		TEST(build__any_reader_fails_at_any_call__its_error),
+		TEST(build__old_page_differs_when_checked__euclean),
+		TEST(build__position_zero__never_a_snapshot),
+		TEST(build__spool_fails__its_error),
+		TEST(build__beyond_the_thresholds__spilled_and_packed),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
