@@ -155,8 +155,10 @@ struct db {
 #define GATE_WAIT_NS (120 * NS_PER_MS)
 #define CATCHUP_WAIT_NS (400 * NS_PER_MS)
 #define READ_PARK_NS (50 * NS_PER_MS)
+#define WRITE_PARK_SINGLE_NS (60 * NS_PER_MS)
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
+#define GONE_WAIT_NS (2 * NS_PER_S)
 #define KEEP_NS (200 * NS_PER_MS)
 #define FOLD_FRAMES 1000
 #define FOLD_BYTES (1u << 20)

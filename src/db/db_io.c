@@ -91,7 +91,7 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 		return ok ? ok : (ssize_t)len;
 	}
 	if (db_files_get_locked(db) != 0)
-		return -EIO;
+		return -ENOTCONN;
 	pthread_mutex_unlock(&db->mu);
 	n = lfs_files_read(&db->files, buf, len, off);
 	if (n >= 0 && (size_t)n < len)
@@ -100,7 +100,7 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 	db_files_put_locked(db);
 	if (n < 0) {
 		db_files_gone_locked(db, (int)n);
-		return -EIO;
+		return -ENOTCONN;
 	}
 	if (db->poison && db_readers_locked(db))
 		return -EIO;
@@ -128,14 +128,22 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 
 ssize_t db_read(struct db *db, void *buf, size_t len, off_t off)
 {
+	int64_t until = clock_now_ns() + GONE_WAIT_NS;
 	ssize_t n;
 
 	pthread_mutex_lock(&db->mu);
-	do
+	for (;;) {
 		n = db->stop ? -EIO : read_once_locked(db, buf, len, off);
-	while (n == -EAGAIN);
+		/* LiteFS was restarted while nobody looked: who opens the database now need not notice. */
+		if (n == -ENOTCONN && !db_readers_locked(db) && clock_now_ns() < until) {
+			clock_cond_wait_until(&db->changed, &db->mu, clock_now_ns() + 50 * NS_PER_MS);
+			continue;
+		}
+		if (n != -EAGAIN)
+			break;
+	}
 	pthread_mutex_unlock(&db->mu);
-	return n;
+	return n == -ENOTCONN ? -EIO : n;
 }
 
 ssize_t db_wal_read(struct db *db, void *buf, size_t len, off_t off)

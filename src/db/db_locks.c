@@ -153,7 +153,10 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 	if (result != DB_PARKED)
 		return result;
 	if (db_single_locked(db, owner->tgid)) {
-		wait_ns = db->config->settings->halt_timeout_ms * NS_PER_MS;
+		/* SQLite's busy_timeout counts its own sleeps, not our waiting: long enough for a begin that nobody contends. */
+		wait_ns = db->rtt_ns * 3 + WRITE_PARK_SINGLE_NS;
+		if (wait_ns > db->config->settings->halt_timeout_ms * NS_PER_MS)
+			wait_ns = db->config->settings->halt_timeout_ms * NS_PER_MS;
 	} else if (db->locks.exclusive[SLOT_WRITE]) {
 		db->stats.busy_write++;
 		return -EAGAIN;

@@ -40,12 +40,17 @@ int vwal_restart(struct vwal *wal, const uint8_t *page1, uint32_t page_size, uin
 
 int vwal_frame(const struct vwal *wal, uint32_t frame, struct vwal_frame *ret, void *page)
 {
+	static const uint8_t zero[16];
 	uint8_t head[WAL_FRAME_HEADER_SIZE];
 	uint64_t off = (uint64_t)wal_frame_offset(frame, wal->page_size);
 
 	if (spool_read(&wal->bytes, off, head, sizeof head) != (ptrdiff_t)sizeof head)
 		return -EBADMSG;
-	if (memcmp(head + 8, wal->salt.bytes, 8) != 0)
+	/*
+	 * SQLite leaves salt and checksum zero once a transaction has overwritten one of its own frames, and
+	 * fills them in when the commit frame is written: after our commit.
+	 */
+	if (memcmp(head + 8, wal->salt.bytes, 8) != 0 && (frame <= wal->committed || memcmp(head + 8, zero, sizeof zero) != 0))
 		return -EBADMSG;
 	ret->pgno = be32(head);
 	ret->commit = be32(head + 4);
@@ -54,7 +59,7 @@ int vwal_frame(const struct vwal *wal, uint32_t frame, struct vwal_frame *ret, v
 	return 0;
 }
 
-/* Bytes before `end` that are already committed may change in frame checksums alone. */
+/* Bytes before `end` that are already committed may change in the frames' salt and checksum alone. */
 static int check_committed(const struct vwal *wal, uint64_t off, const uint8_t *data, uint64_t end)
 {
 	uint64_t frame_size = WAL_FRAME_HEADER_SIZE + wal->page_size;
@@ -68,7 +73,7 @@ static int check_committed(const struct vwal *wal, uint64_t off, const uint8_t *
 		for (size_t i = 0; i < n; i++) {
 			uint64_t in_frame = (off + i - WAL_HEADER_SIZE) % frame_size;
 
-			if (data[i] != old[i] && (in_frame < 16 || in_frame >= WAL_FRAME_HEADER_SIZE))
+			if (data[i] != old[i] && (in_frame < 8 || in_frame >= WAL_FRAME_HEADER_SIZE))
 				return -EIO;
 		}
 		off += n;
@@ -105,7 +110,10 @@ int vwal_write(struct vwal *wal, uint64_t off, const uint8_t *data, size_t len, 
 	for (uint64_t frame = first; frame <= last; frame++) {
 		struct vwal_frame f;
 
-		if (vwal_frame(wal, (uint32_t)frame, &f, NULL) == 0 && f.commit) {
+		/* A frame that we cannot read could be a commit: it must not pass for none. */
+		if (vwal_frame(wal, (uint32_t)frame, &f, NULL) != 0)
+			return -EIO;
+		if (f.commit) {
 			if (*ret_commit || frame != last)
 				return -EIO; /* two transactions in one write: not SQLite */
 			*ret_commit = (uint32_t)frame;

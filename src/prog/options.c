@@ -57,7 +57,7 @@ static const struct option options_table[] = {
 	 "how long to wait for the right to write, then SQLITE_BUSY"},
 	{"commit_timeout", "TIME", OPT_DURATION, AT(commit_timeout_ms), "30s", false, 0,
 	 "how long to look for a lost commit's outcome, then unknown"},
-	{"halt_linger", "TIME", OPT_DURATION, AT(halt_linger_ms), "20ms", false, HOLD_MAX_MS,
+	{"halt_linger", "TIME", OPT_DURATION, AT(halt_linger_ms), "10ms", false, HOLD_MAX_MS,
 	 "how long to keep the lock after a commit, for the next one"},
 	{"halt_max_hold", "TIME", OPT_DURATION, AT(halt_max_hold_ms), "100ms", false, HOLD_MAX_MS,
 	 "how long to keep the lock over many transactions"},
