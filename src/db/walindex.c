@@ -57,7 +57,7 @@ int walindex_write(struct walindex *index, uint64_t off, const uint8_t *data, si
 {
 	uint64_t end = off + len;
 
-	if (end > SIZE_MAX_BYTES)
+	if (off > SIZE_MAX_BYTES || len > SIZE_MAX_BYTES - off)
 		return -EFBIG;
 	if (end > index->size) {
 		size_t size = (end + WALINDEX_BLOCK_SIZE - 1) / WALINDEX_BLOCK_SIZE * WALINDEX_BLOCK_SIZE;
