@@ -41,11 +41,11 @@ int vwal_restart(struct vwal *wal, const uint8_t *page1, uint32_t page_size, uin
 /*
  * A client's write. *ret_commit: 0, or the frame that this write completed and whose
  * header ends a transaction. Committed frames may only be written as SQLite does it
- * after a commit: a header with another checksum, or the same bytes.
+ * after a commit: a header with another salt or checksum, or the same bytes.
  */
 int vwal_write(struct vwal *wal, uint64_t off, const uint8_t *data, size_t len, uint32_t *ret_commit);
 
-/* frame: from 1. -EBADMSG: of another generation. page may be NULL. */
+/* frame: from 1. -EBADMSG: not there, or of another generation. page may be NULL. */
 int vwal_frame(const struct vwal *wal, uint32_t frame, struct vwal_frame *ret, void *page);
 
 #endif
