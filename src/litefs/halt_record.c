@@ -53,7 +53,7 @@ int halt_record_free_stale(struct halt_record *rec,
 			   int (*unhalt)(void *ctx, const char *url, const char *name, uint64_t id), void *ctx)
 {
 	for (int slot = 0; slot < SLOT_COUNT; slot++) {
-		char text[SLOT_SIZE + 1] = "", name[256], url[512];
+		char text[SLOT_SIZE + 1] = "", name[256], url[512], end;
 		uint64_t id;
 		ssize_t n = pread(rec->fd, text, SLOT_SIZE, (off_t)slot * SLOT_SIZE);
 
@@ -61,7 +61,8 @@ int halt_record_free_stale(struct halt_record *rec,
 			return -errno;
 		if (n == 0)
 			break;
-		if (sscanf(text, "%" SCNu64 " %255s %511s", &id, name, url) != 3)
+		/* To the byte as it was written: half a name is another database. */
+		if (sscanf(text, "%" SCNu64 "%*1[ ]%255[^ \n]%*1[ ]%511[^ \n]%c", &id, name, url, &end) != 4 || end != '\n')
 			continue;
 		if (unhalt(ctx, url, name, id) == 0)
 			halt_record_del(rec, slot);
