@@ -44,6 +44,27 @@ unsigned db_readers_locked(const struct db *db)
 	return db->locks.shared_count[SLOT_SHARED] + (db->locks.exclusive[SLOT_SHARED] ? 1 : 0);
 }
 
+/* In its WRITE call, alone in its process: it reads nothing until that is answered. */
+static bool suspended(const struct db *db, const struct lock_owner *owner)
+{
+	for (const struct db_call *c = db->parked; c; c = c->next)
+		if (c->kind == PARK_WRITE && c->owner == owner->id)
+			return db_single_locked(db, owner->tgid);
+	return false;
+}
+
+unsigned db_active_readers_locked(const struct db *db)
+{
+	unsigned n = db_readers_locked(db);
+
+	if (n == 0 || !db->parked || db->mode != DB_MODE_WAL)
+		return n;
+	n = 0;
+	for (const struct lock_owner *o = db->locks.owners; o; o = o->next)
+		n += (o->shared & SLOTS_READ) && !suspended(db, o);
+	return n;
+}
+
 bool db_reader_claims_locked(const struct db *db)
 {
 	for (int slot = SLOT_READ0; slot <= SLOT_READ4; slot++)
@@ -375,6 +396,7 @@ json_t *db_status(struct db *db)
 		NUMBER(guard_taken);
 		NUMBER(guard_waits);
 		NUMBER(window_reads);
+		NUMBER(waiters_overtaken);
 		NUMBER(pages_sent);
 		NUMBER(bytes_sent);
 		NUMBER(begin_ns);

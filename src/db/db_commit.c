@@ -23,6 +23,8 @@
 #include "db/db_internal.h"
 #include "format/ltx.h"
 
+/* Round trip of a primary that is near. */
+#define NEAR_NS (4 * NS_PER_MS)
 #define PROBE_EVERY_NS (300 * NS_PER_MS)
 
 static int source_frame(void *ctx, uint32_t frame, struct vwal_frame *ret, void *page)
@@ -142,6 +144,10 @@ static void open_window(struct db *db, struct pos after)
 	int err = 0;
 
 	pthread_mutex_lock(&db->mu);
+	if (db->window) {
+		pthread_mutex_unlock(&db->mu);
+		return;
+	}
 	db_token_enter_locked(db);
 	db->window = db->files_ok;
 	db->pending = after;
@@ -156,6 +162,19 @@ static void open_window(struct db *db, struct pos after)
 	if (err)
 		db_files_gone_locked(db, err);
 	pthread_mutex_unlock(&db->mu);
+}
+
+/*
+ * LiteFS asks for its locks as soon as the primary streams the transaction, and again after 1, 2, 3 ..
+ * ms: on a near primary the guard had better be away by then. (On a far one readers would be without it
+ * for the whole round trip to gain that millisecond.)
+ */
+static void tx_sent(void *ctx)
+{
+	struct db *db = ctx;
+
+	if (db->rtt_ns < NEAR_NS)
+		open_window(db, db->pending);
 }
 
 /* Takes the guard back, as long as it takes LiteFS to finish what it is applying. 0, or LiteFS is gone. */
@@ -345,10 +364,12 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 	int64_t start = clock_now_ns(), sent, until = start + db->config->settings->commit_timeout_ms * NS_PER_MS;
 	bool remote = upstream_kind(db->up) == UPSTREAM_REMOTE;
 	struct upstream_tx tx = {
-		.before = cs->before, .after = cs->after, .size = db->ltx.size, .read_at = tx_read_at, .ctx = db};
+		.before = cs->before, .after = cs->after, .size = db->ltx.size, .read_at = tx_read_at, .sent = tx_sent, .ctx = db};
 	enum outcome outcome;
 	int err = files_get(db);
+	bool early;
 
+	db->pending = cs->after; /* for tx_sent(); nobody looks at it outside the window */
 	if (!err) {
 		outcome = upstream_commit(db->up, &tx, until);
 		files_put(db, 0);
@@ -361,8 +382,9 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 		pthread_mutex_lock(&db->mu);
 		db->stats.refused++;
 		db->doomed = true;
+		early = db->window;
 		pthread_mutex_unlock(&db->mu);
-		return -EIO;
+		return early ? finish(db, cs, frame, false) : -EIO;
 	}
 	if (outcome == OUTCOME_UNKNOWN) {
 		open_window(db, cs->after);

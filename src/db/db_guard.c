@@ -115,7 +115,10 @@ static int wal_is_empty(struct db *db, bool *ret)
 	return err;
 }
 
-/* Guard held, not valid, so nobody reads and nobody is let in. 0: valid. Position moved on: begin anew there. */
+/*
+ * Guard held, not valid, so nobody is let in, and nobody reads but those of I8. 0: valid. Position moved
+ * on: begin anew there; if somebody waits for WRITE on the old snapshot, once it has gone (-EBUSY).
+ */
 static int validate_locked(struct db *db)
 {
 	struct pos pos;
@@ -129,6 +132,12 @@ static int validate_locked(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	if (!err && pos_equal(pos, db->tip) && !db->rebuild) {
 		db->valid = true;
+		db_answer_writes_locked(db, 0);
+	} else if (!err && db_readers_locked(db)) {
+		db->stats.waiters_overtaken++;
+		db->poison = true;
+		db_answer_writes_locked(db, -EAGAIN);
+		err = -EBUSY;
 	} else if (!err) {
 		report_unknown_locked(db, pos);
 		pthread_mutex_unlock(&db->mu);
@@ -161,6 +170,11 @@ static void checkpoint_locked(struct db *db)
 	err = api_halt(db->local_api, db->name, id, 1000, &halt, NULL);
 	if (err != -ENOTCONN)
 		api_unhalt(db->local_api, db->name, id, 1000);
+	if (err && err != -ENOTCONN) {
+		/* A wait that was given up may still be granted, after a DELETE that overtook it. */
+		clock_sleep_ns(50 * NS_PER_MS);
+		api_unhalt(db->local_api, db->name, id, 1000);
+	}
 	pthread_mutex_lock(&db->mu);
 	if (!err) {
 		db->need_ckpt = false;
@@ -221,14 +235,14 @@ static int drain_locked(struct db *db, int64_t wait_ns)
 		db->config->notify->shm_store(db->notify_ctx, WALINDEX_READMARK_OFFSET + 4, marks, sizeof marks);
 		pthread_mutex_lock(&db->mu);
 	}
-	while (db_readers_locked(db) && !db->stop) {
+	while (db_active_readers_locked(db) && !db->stop) {
 		int64_t next = until;
 
 		db_expire_locked(db, clock_now_ns(), &next);
 		if (clock_cond_wait_until(&db->g_cond, &db->mu, next) == -ETIMEDOUT && clock_now_ns() >= until)
 			break;
 	}
-	if (!db_readers_locked(db)) {
+	if (!db_active_readers_locked(db)) {
 		db->gate_failures = 0;
 		return 0;
 	}
@@ -266,18 +280,17 @@ static void fold_locked(struct db *db)
 /* LiteFS' turn. Readers wait (parked) until the gap is over. */
 static void gap_locked(struct db *db)
 {
-	int64_t held = clock_now_ns() - db->guard_since_ns;
+	int64_t gap = gap_ns(clock_now_ns() - db->guard_since_ns);
 
+	if (db->want_gap && !db_peers_locked(db, clock_now_ns()))
+		gap = LONE_GAP_NS; /* nobody is known to wait: enough for one who has just come */
 	db->want_gap = false;
-	/* Writers that wait for upstream hold READ meanwhile: they come again. */
-	if (db->up_state == UP_IDLE || db->up_state == UP_BEGIN)
-		db_answer_writes_locked(db, -EAGAIN);
 	if (drain_locked(db, GATE_WAIT_NS) != 0)
 		return;
-	if (db->valid && db->guard_held && !writer_locked(db) && db_fold_wanted_locked(db))
+	if (db->valid && db->guard_held && !db_readers_locked(db) && !writer_locked(db) && db_fold_wanted_locked(db))
 		fold_locked(db);
 	if (give_guard_locked(db) == 0)
-		db->gap_until_ns = clock_now_ns() + gap_ns(held);
+		db->gap_until_ns = clock_now_ns() + gap;
 	db->gate_closed = false;
 }
 
@@ -358,12 +371,13 @@ static bool reads_parked_locked(const struct db *db)
 	return false;
 }
 
-/* How long the guard may be held without a break. Writers that wait for upstream hold READ meanwhile. */
-static int64_t hold_max_ns(const struct db *db)
+/* Nobody reads, and who waits for WRITE will wait for a while yet: LiteFS may go on meanwhile (I8). */
+static bool only_waiting_locked(const struct db *db, int64_t now)
 {
-	if (db->up_state != UP_BEGIN)
-		return GUARD_HOLD_MAX_NS;
-	return 5 * GUARD_HOLD_MAX_NS + 2 * db->rtt_ns;
+	bool pausing = db->up_state == UP_IDLE && now + 2 * NS_PER_MS < db->pause_until_ns;
+	bool begins_slowly = db->up_state == UP_BEGIN && now - db->begin_since_ns > SLOW_BEGIN_NS;
+
+	return (pausing || begins_slowly) && db_readers_locked(db) && !db_active_readers_locked(db);
 }
 
 /* One step with the guard held. Returns when to look again. */
@@ -371,13 +385,13 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 {
 	unsigned readers = db_readers_locked(db);
 	bool idle = db->up_state == UP_IDLE || db->up_state == UP_BEGIN;
-	int64_t gap_at = db->guard_since_ns + hold_max_ns(db);
+	int64_t gap_at = db->guard_since_ns + GUARD_HOLD_MAX_NS;
 
 	if (!db->valid) {
 		int err;
 
-		if (readers)
-			return now + 20 * NS_PER_MS; /* poisoned: they leave, and G is woken */
+		if (db->poison)
+			return now + 20 * NS_PER_MS; /* they leave, and G is woken */
 		err = validate_locked(db);
 		if (err == -EBADMSG) { /* no database there now: let LiteFS go on */
 			give_guard_locked(db);
@@ -387,6 +401,10 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	}
 	db_answer_reads_locked(db);
 	readers = db_readers_locked(db);
+	if (only_waiting_locked(db, now)) {
+		give_guard_locked(db);
+		return 0;
+	}
 	if (!readers && !writer_locked(db) && db_fold_wanted_locked(db)) {
 		fold_locked(db);
 		return 0;
@@ -406,21 +424,23 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	}
 	if (!readers)
 		return db->idle_since_ns + GUARD_IDLE_NS;
-	return idle ? gap_at : now + 5 * NS_PER_MS;
+	return idle && gap_at < now + 5 * NS_PER_MS ? gap_at : now + 5 * NS_PER_MS;
 }
 
 static int64_t step_away_locked(struct db *db, int64_t now)
 {
 	if (db->window)
 		return now + 5 * NS_PER_MS;
-	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard)
+	if (only_waiting_locked(db, now) && !reads_parked_locked(db))
+		return now + NS_PER_MS;
+	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard && !db_readers_locked(db))
 		return now + 3600 * NS_PER_S;
 	if (now < db->gap_until_ns)
 		return db->gap_until_ns;
 	if (take_guard_locked(db) != 0)
 		return clock_now_ns() + 300 * NS_PER_US;
 	db->want_guard = false;
-	if (!db_readers_locked(db))
+	if (!db->poison)
 		validate_locked(db);
 	return 0;
 }
@@ -464,7 +484,7 @@ void *db_guard_main(void *arg)
 				gap_locked(db);
 			} else {
 				db->want_gap = false;
-				db->gap_until_ns = clock_now_ns() + gap_ns(GUARD_HOLD_MAX_NS);
+				db->gap_until_ns = clock_now_ns() + (db_peers_locked(db, clock_now_ns()) ? gap_ns(GUARD_HOLD_MAX_NS) : LONE_GAP_NS);
 			}
 			continue;
 		}

@@ -21,6 +21,8 @@
  *   I4  undo holds a page before the LTX that overwrites it is sent.
  *   I5  WRITE is granted only while upstream is held and its position is tip.
  *   I6  tip moves only in commit_done() and in reset.
+ *   I8  The guard may be away under a process of one connection whose WRITE call is parked: it cannot read
+ *       meanwhile. The position is looked at before it is answered: moved, it is sent away and poisoned.
  *   (LiteFS' files are closed only with the token held and files_users 0.)
  *   I7  poison: no read succeeds until every reader has left; then reset.
  */
@@ -53,7 +55,7 @@ struct db_stats {
 	uint64_t begins, begin_failed, catchups, catchups_failed;
 	uint64_t busy_write, busy_read, busy_gate;
 	uint64_t resets, folds, gates, gates_failed, poisons, checkpoints;
-	uint64_t guard_taken, guard_waits, window_reads;
+	uint64_t guard_taken, guard_waits, window_reads, waiters_overtaken;
 	uint64_t pages_sent, bytes_sent;
 	uint64_t begin_ns, prepare_ns, send_ns, replicate_ns; /* sums over successful commits (begins) */
 };
@@ -130,7 +132,7 @@ struct db {
 	struct pos up_pos; /* begin's answer, then each commit's */
 	int64_t rtt_ns;
 	bool want_begin, catching, doomed, end_wanted;
-	bool yielding; /* the pause is for other nodes that were seen committing, on the primary */
+	int64_t begin_since_ns;
 	bool committed_in_hold; /* since WRITE was granted */
 	int64_t hold_since_ns, hold_end_ns, hold_span_ns, up_idle_since_ns, keep_until_ns, pause_until_ns, begin_retry_ns;
 	struct db_call *commit_call;
@@ -152,9 +154,12 @@ struct db {
 /* Tunables that no option names. */
 #define GUARD_IDLE_NS (2 * NS_PER_MS)
 #define GUARD_HOLD_MAX_NS (50 * NS_PER_MS)
+#define LONE_GAP_NS (6 * NS_PER_MS)
+#define SLOW_BEGIN_NS (10 * NS_PER_MS)
 #define GATE_WAIT_NS (120 * NS_PER_MS)
 #define CATCHUP_WAIT_NS (400 * NS_PER_MS)
-#define READ_PARK_NS (50 * NS_PER_MS)
+#define READ_PARK_NS (250 * NS_PER_MS)
+#define READ_PARK_SINGLE_NS NS_PER_S
 #define WRITE_PARK_SINGLE_NS (60 * NS_PER_MS)
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
@@ -165,6 +170,7 @@ struct db {
 
 /* db.c */
 unsigned db_readers_locked(const struct db *db);
+unsigned db_active_readers_locked(const struct db *db); /* without those that wait for WRITE, see I8 */
 bool db_reader_claims_locked(const struct db *db); /* somebody holds READ1..4 exclusively, to set its mark */
 bool db_single_locked(const struct db *db, pid_t tgid); /* the process has at most one connection */
 
@@ -197,6 +203,7 @@ bool db_fold_wanted_locked(const struct db *db);
 
 /* db_upstream.c, db_commit.c: U */
 void db_note_peer(struct db *db, uint64_t txid); /* mu not held: who committed this foreign transaction? */
+int db_peers_locked(const struct db *db, int64_t now_ns); /* nodes that committed lately */
 void *db_upstream_main(void *arg);
 void db_commit(struct db *db); /* mu held; let go inside */
 

@@ -110,8 +110,12 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 	/* Without readers nobody relies on it: the next one validates, and the kernel's copy goes if it was foreign. */
 	if (!db_readers_locked(db) || (guarded && db->guard_held && db->guard_epoch == epoch))
 		return (ssize_t)len;
-	if (db->guard_held && !db->window)
-		return -EAGAIN; /* taken in the meantime */
+	if (!db->window) {
+		/* Taken in the meantime, or on its way back (I8). */
+		if (!db->guard_held)
+			clock_cond_wait_until(&db->changed, &db->mu, clock_now_ns() + 20 * NS_PER_MS);
+		return -EAGAIN;
+	}
 	db->stats.window_reads++;
 	ok = check_in_window_locked(db);
 	if (ok < 0)

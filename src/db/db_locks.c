@@ -91,10 +91,16 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 		db->stats.busy_gate++;
 		return -EAGAIN;
 	}
+	/*
+	 * Without the guard nobody reads here, so nobody's unlock is kept from us by the mutex that this call
+	 * holds in its process. Long enough that SQLite's hundred tries outlast a HALT of 30 s on the primary:
+	 * it says SQLITE_PROTOCOL after that.
+	 */
 	now = clock_now_ns();
 	db->want_guard = true;
 	db->stats.guard_waits++;
-	db_park_locked(db, call, PARK_READ, owner->id, slots, now + (db->gate_closed ? NS_PER_S : READ_PARK_NS));
+	db_park_locked(db, call, PARK_READ, owner->id, slots,
+		       now + (db_single_locked(db, owner->tgid) ? READ_PARK_SINGLE_NS : READ_PARK_NS));
 	return DB_PARKED;
 }
 
@@ -103,19 +109,26 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 {
 	enum lock_slot slot;
 
-	if (db->mode != DB_MODE_WAL || db->poison || db->must_fold || db->need_ckpt || db->gate_closed || !db->valid)
+	if (db->mode != DB_MODE_WAL || db->poison || db->must_fold || db->need_ckpt || db->restarting)
 		return -EAGAIN;
 	/* A reader that saw a header half written asks for WRITE first, to recover: it looks again when refused. */
 	if (!(owner->shared & SLOTS_READ))
 		return -EAGAIN;
 	if (lock_conflict(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true, &slot))
 		return DB_PARKED;
+	if (db->gate_closed && !db_single_locked(db, owner->tgid))
+		return -EAGAIN; /* one of its threads may be what the gate waits for */
 	switch (db->up_state) {
 	case UP_HELD:
 		if (db->doomed || db->end_wanted)
 			return DB_PARKED;
 		if (db->catching || !pos_equal(db->up_pos, db->tip))
 			return -EAGAIN;
+		if (!db->valid) {
+			db->want_guard = true; /* I8 */
+			pthread_cond_signal(&db->g_cond);
+			return DB_PARKED;
+		}
 		db->committed_in_hold = false;
 		if (db->keep_until_ns) { /* the time that clients took to come back is not their turn */
 			db->keep_until_ns = 0;
@@ -126,9 +139,6 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 		return 0;
 	case UP_IDLE:
 		if (clock_now_ns() < db->begin_retry_ns)
-			return -EAGAIN;
-		/* It is the others' turn: who waited here would keep them out with its READ lock. */
-		if (db->yielding && clock_now_ns() < db->pause_until_ns)
 			return -EAGAIN;
 		db->want_begin = true;
 		pthread_cond_signal(&db->u_cond);

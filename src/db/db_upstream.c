@@ -58,7 +58,7 @@ void db_note_peer(struct db *db, uint64_t txid)
 	pthread_mutex_unlock(&db->mu);
 }
 
-static int peers_locked(const struct db *db, int64_t now)
+int db_peers_locked(const struct db *db, int64_t now)
 {
 	int n = 0;
 
@@ -90,6 +90,7 @@ static void begin_locked(struct db *db)
 
 	db->want_begin = false;
 	db->up_state = UP_BEGIN;
+	db->begin_since_ns = start;
 	db->doomed = db->end_wanted = false;
 	pthread_mutex_unlock(&db->mu);
 	up = choose(db);
@@ -135,7 +136,8 @@ static void end_locked(struct db *db)
 {
 	const struct settings *s = db->config->settings;
 	struct upstream *up = db->up;
-	int64_t now, held;
+	int64_t now, held, pause_ns;
+	int peers;
 
 	db->up_state = UP_END;
 	pthread_mutex_unlock(&db->mu);
@@ -145,19 +147,19 @@ static void end_locked(struct db *db)
 	held = now - db->hold_since_ns;
 	db->up_state = UP_IDLE;
 	db->doomed = db->end_wanted = db->catching = false;
-	/* A hold that was used up is followed by the full pause, a short one by a short one. */
-	db->pause_until_ns = now + s->halt_pause_ms * NS_PER_MS;
+	/* A hold that was used up is followed by the full pause, a short one by a short one; alone, a quarter will do. */
+	pause_ns = s->halt_pause_ms * NS_PER_MS;
 	if (held < s->halt_max_hold_ms * NS_PER_MS)
-		db->pause_until_ns = now + held * s->halt_pause_ms / (s->halt_max_hold_ms ? s->halt_max_hold_ms : 1);
-	db->yielding = false;
+		pause_ns = held * s->halt_pause_ms / (s->halt_max_hold_ms ? s->halt_max_hold_ms : 1);
+	peers = db_peers_locked(db, now);
+	db->pause_until_ns = now + (peers ? pause_ns : pause_ns / 4);
 	if (upstream_kind(up) == UPSTREAM_SELF && held >= db->hold_span_ns) {
 		/*
 		 * LiteFS' waiters get in only when neither our readers nor our writers are there, and this
 		 * node is quickest to come back: leave each of the others the time that it had itself.
 		 */
-		int64_t theirs = peers_locked(db, now) * db->hold_span_ns;
+		int64_t theirs = peers * db->hold_span_ns;
 
-		db->yielding = theirs > 0;
 		if (db->pause_until_ns < now + theirs)
 			db->pause_until_ns = now + theirs;
 		db->want_gap = true;

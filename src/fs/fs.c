@@ -190,6 +190,7 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	fs->node_id = node_id;
 	fs->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&fs->mutex, NULL);
+	pthread_mutex_init(&fs->handles_mutex, NULL);
 	err = fs->stop_fd < 0 ? -errno : node_table_new(&fs->nodes);
 	if (!err)
 		err = io_pool_new(POOL_THREADS, &fs->pool);
@@ -307,6 +308,7 @@ void fs_free(struct fs *fs)
 		fuse_session_destroy(fs->session);
 	}
 	io_pool_free(fs->pool);
+	fs_handles_free(fs);
 	while (fs->databases) {
 		struct fs_database *d = fs->databases;
 
@@ -319,5 +321,6 @@ void fs_free(struct fs *fs)
 	if (fs->stop_fd >= 0)
 		close(fs->stop_fd);
 	pthread_mutex_destroy(&fs->mutex);
+	pthread_mutex_destroy(&fs->handles_mutex);
 	free(fs);
 }

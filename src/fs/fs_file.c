@@ -125,18 +125,50 @@ struct open_task {
 	struct fuse_file_info fi;
 };
 
+static void handle_link(struct fs *fs, struct handle *h)
+{
+	pthread_mutex_lock(&fs->handles_mutex);
+	h->next = fs->handles;
+	if (h->next)
+		h->next->prev = h;
+	fs->handles = h;
+	pthread_mutex_unlock(&fs->handles_mutex);
+}
+
+static void handle_free(struct fs *fs, struct handle *h)
+{
+	pthread_mutex_lock(&fs->handles_mutex);
+	if (h->next)
+		h->next->prev = h->prev;
+	if (h->prev)
+		h->prev->next = h->next;
+	else if (fs->handles == h)
+		fs->handles = h->next;
+	pthread_mutex_unlock(&fs->handles_mutex);
+	if (h->fd >= 0)
+		close(h->fd);
+	free(h->text);
+	free(h);
+}
+
+void fs_handles_free(struct fs *fs)
+{
+	while (fs->handles)
+		handle_free(fs, fs->handles);
+}
+
 static void reply_open(fuse_req_t req, struct handle *h, struct fuse_file_info *fi)
 {
+	struct fs *fs = fuse_req_userdata(req);
+
+	handle_link(fs, h);
 	fi->fh = (uintptr_t)h;
 	if (fuse_reply_open(req, fi) == 0)
 		return;
 	/* The opener is gone: there will be no release. */
 	if (h->node->kind == FILE_DATABASE)
 		db_handle_closed(h->node->database->db, h->tgid);
-	if (h->fd >= 0)
-		close(h->fd);
-	free(h->text);
-	free(h);
+	handle_free(fs, h);
 }
 
 static void open_through_run(struct io_task *task)
@@ -355,10 +387,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		db_release(h->node->database->db, h->node->kind == FILE_SHM, fi->fh);
 	if (h->node->kind == FILE_DATABASE)
 		db_handle_closed(h->node->database->db, h->tgid);
-	if (h->fd >= 0)
-		close(h->fd);
-	free(h->text);
-	free(h);
+	handle_free(fuse_req_userdata(req), h);
 	fuse_reply_err(req, 0);
 }
 

@@ -27,8 +27,10 @@ struct fs {
 	int stop_fd; /* eventfd: fs_stop(), and the closer's end */
 	atomic_bool stopping;
 
-	pthread_mutex_t mutex; /* databases */
+	pthread_mutex_t mutex; /* databases; held across LiteFS, so not for the FUSE thread */
 	struct fs_database *databases;
+	pthread_mutex_t handles_mutex; /* never held across anything */
+	struct handle *handles;
 };
 
 /* An open file of ours. */
@@ -38,6 +40,7 @@ struct handle {
 	char *text; /* FILE_STATUS: what it said when it was opened; owned */
 	size_t text_len;
 	int fd; /* FILE_POS, FILE_LOCK, FILE_NODE: LiteFS' file; -1 */
+	struct handle *prev, *next; /* all open ones: an unmount does not release them */
 };
 
 static inline struct handle *handle_of(const struct fuse_file_info *fi)
@@ -49,6 +52,9 @@ extern const struct fuse_lowlevel_ops fs_ops;
 
 /* Finds or opens; blocks on LiteFS: pool only. */
 int fs_database_get(struct fs *fs, const char *name, struct fs_database **ret);
+
+/* fs_file.c */
+void fs_handles_free(struct fs *fs);
 
 /* fs_attr.c */
 void fs_attr_of(struct fs *fs, const struct node *node, struct stat *ret); /* ours: never blocks */

@@ -235,7 +235,7 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 	}
 	/* Twice, for the wait that was given up may be granted between our hanging up and LiteFS' noticing. */
 	api_unhalt(r->side, r->base.config.name, id, UNHALT_TIMEOUT_MS);
-	clock_sleep_ns(20 * NS_PER_MS);
+	clock_sleep_ns(50 * NS_PER_MS);
 	free_id(r, r->side, id, r->slot);
 	return err == -ENOTCONN || err == -EINVAL ? -EHOSTUNREACH : err;
 }
