@@ -217,7 +217,23 @@ static void warn_reader_locked(struct db *db)
 		}
 }
 
-/* Gate closed on return 0, and nobody reads. -EBUSY: somebody stays; the gate is open again. */
+/* read_max_hold: who reads for longer gets EIO from now on, and LiteFS its turn. */
+static bool end_long_readers_locked(struct db *db)
+{
+	int64_t max_ms = db->config->settings->read_max_hold_ms;
+	int64_t held_ms = (clock_now_ns() - db->guard_since_ns) / NS_PER_MS;
+
+	if (!max_ms || held_ms < max_ms || db->up_state != UP_IDLE)
+		return false;
+	log_warn("reader_ended", "db=%s held_ms=%" PRId64 " do=\"make read transactions shorter than read_max_hold=\"",
+		 db->name, held_ms);
+	db->poison = true;
+	db->valid = false;
+	db->stats.poisons++;
+	return true;
+}
+
+/* Gate closed on return 0, and nobody reads (or nobody who gets an answer, see read_max_hold). -EBUSY: somebody stays; the gate is open again. */
 static int drain_locked(struct db *db, int64_t wait_ns)
 {
 	int64_t until = clock_now_ns() + wait_ns;
@@ -248,6 +264,8 @@ static int drain_locked(struct db *db, int64_t wait_ns)
 	}
 	db->stats.gates_failed++;
 	warn_reader_locked(db);
+	if (end_long_readers_locked(db))
+		return 0;
 	reopen_gate_locked(db);
 	/* Ever more rarely while the same reader stays: each try costs the others some waiting. */
 	db->gate_retry_ns = clock_now_ns() + (NS_PER_MS * 100 << (db->gate_failures < 4 ? db->gate_failures : 4));
@@ -390,8 +408,10 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	if (!db->valid) {
 		int err;
 
-		if (db->poison)
-			return now + 20 * NS_PER_MS; /* they leave, and G is woken */
+		if (db->poison) { /* they leave, and G is woken; they need no guard for EIO */
+			give_guard_locked(db);
+			return now + 20 * NS_PER_MS;
+		}
 		err = validate_locked(db);
 		if (err == -EBADMSG) { /* no database there now: let LiteFS go on */
 			give_guard_locked(db);
@@ -431,6 +451,8 @@ static int64_t step_away_locked(struct db *db, int64_t now)
 {
 	if (db->window)
 		return now + 5 * NS_PER_MS;
+	if (db->poison)
+		return now + 20 * NS_PER_MS;
 	if (only_waiting_locked(db, now) && !reads_parked_locked(db))
 		return now + NS_PER_MS;
 	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard && !db_readers_locked(db))
@@ -440,8 +462,7 @@ static int64_t step_away_locked(struct db *db, int64_t now)
 	if (take_guard_locked(db) != 0)
 		return clock_now_ns() + 300 * NS_PER_US;
 	db->want_guard = false;
-	if (!db->poison)
-		validate_locked(db);
+	validate_locked(db);
 	return 0;
 }
 
