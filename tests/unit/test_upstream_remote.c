@@ -509,6 +509,23 @@ static void begin__never_free__eagain_in_time_and_nothing_left(void **state)
 	no_leak(c);
 }
 
+static void begin__given_up_and_delete_fails__told_later(void **state)
+{
+	struct ctx *c = *state;
+	unsigned unhalts;
+	struct pos pos;
+
+	fake_lock(c->a, "t.db", true);
+	for (int i = 0; i < 2; i++)
+		script(c->a, FAKE_UNHALT, (struct fake_step){FAKE_ANSWER, .status = 500, .body = "no\n"});
+	assert_int_equal(upstream_begin(c->up, clock_now_ns() + 100 * NS_PER_MS, &pos), -EAGAIN);
+	assert_int_equal(noted(c), 1);
+	unhalts = fake_count(c->a, FAKE_UNHALT);
+	assert_int_equal(unhalts, 2); /* a wait that was given up may have been granted after the first */
+	no_leak(c);
+	assert_int_equal(fake_count(c->a, FAKE_UNHALT), unhalts + 1);
+}
+
 /* Granted, and the answer comes when nobody waits for it: asked for again, it is the same lock. */
 static void begin__granted_and_answered_late__that_lock_is_had(void **state)
 {
@@ -765,6 +782,7 @@ int main(void)
 		TEST(begin__answer_lost__had_or_given_back),
 		TEST(begin__must_wait__asked_again_with_the_same_id),
 		TEST(begin__never_free__eagain_in_time_and_nothing_left),
+		TEST(begin__given_up_and_delete_fails__told_later),
 		TEST(begin__granted_and_answered_late__that_lock_is_had),
 		TEST(begin__too_little_time_left__never_held),
 		TEST(abort__during_the_wait__ecanceled_and_nothing_left),
