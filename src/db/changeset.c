@@ -12,6 +12,8 @@
 /* Below this the round trip costs more than the bytes. */
 #define COMPRESS_FROM_BYTES ((uint64_t)64 << 10)
 
+#define GROWTH_UNWRITTEN_MAX 65536
+
 struct page_ref {
 	uint32_t pgno;
 	uint32_t frame;
@@ -55,6 +57,9 @@ static int collect(struct build *b)
 		b->refs[i] = (struct page_ref){f.pgno, cs->first_frame + i};
 		cs->new_pages = f.commit;
 	}
+	/* SQLite writes nearly every page that it adds; LiteFS' own limit is far away. A size from nowhere is not believed. */
+	if (cs->new_pages > cs->old_pages && cs->new_pages - cs->old_pages > n + GROWTH_UNWRITTEN_MAX)
+		return -EBADMSG;
 	qsort(b->refs, n, sizeof *b->refs, compare_ref);
 	for (uint32_t i = 0; i < n; i++)
 		if (i + 1 == n || b->refs[i + 1].pgno != b->refs[i].pgno)

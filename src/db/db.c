@@ -44,27 +44,6 @@ unsigned db_readers_locked(const struct db *db)
 	return db->locks.shared_count[SLOT_SHARED] + (db->locks.exclusive[SLOT_SHARED] ? 1 : 0);
 }
 
-/* In its WRITE call, alone in its process: it reads nothing until that is answered. */
-static bool suspended(const struct db *db, const struct lock_owner *owner)
-{
-	for (const struct db_call *c = db->parked; c; c = c->next)
-		if (c->kind == PARK_WRITE && c->owner == owner->id)
-			return db_single_locked(db, owner->tgid);
-	return false;
-}
-
-unsigned db_active_readers_locked(const struct db *db)
-{
-	unsigned n = db_readers_locked(db);
-
-	if (n == 0 || !db->parked || db->mode != DB_MODE_WAL)
-		return n;
-	n = 0;
-	for (const struct lock_owner *o = db->locks.owners; o; o = o->next)
-		n += (o->shared & SLOTS_READ) && !suspended(db, o);
-	return n;
-}
-
 bool db_reader_claims_locked(const struct db *db)
 {
 	for (int slot = SLOT_READ0; slot <= SLOT_READ4; slot++)
@@ -134,6 +113,42 @@ void db_files_put_locked(struct db *db)
 		pthread_cond_broadcast(&db->changed);
 }
 
+static void ident_now(struct db *db, struct lfs_ident *ret)
+{
+	struct role_state *role = calloc(1, sizeof *role);
+
+	*ret = (struct lfs_ident){0};
+	if (!role)
+		return;
+	role_get(db->config->role, role);
+	lfs_ident_get(role->path, db->name, ret);
+	free(role);
+}
+
+int db_files_open(struct db *db, struct lfs_files *ret, struct lfs_ident *ret_ident)
+{
+	struct lfs_ident before;
+	int err;
+
+	ident_now(db, &before);
+	err = lfs_files_open(db->config->settings->litefs_dir, db->name, ret);
+	if (err)
+		return err;
+	ident_now(db, ret_ident);
+	if (lfs_ident_equal(&before, ret_ident))
+		return 0;
+	lfs_files_close(ret); /* re-created at this moment: the next try will do */
+	return -EAGAIN;
+}
+
+bool db_files_current(struct db *db)
+{
+	struct lfs_ident now;
+
+	ident_now(db, &now);
+	return lfs_ident_equal(&now, &db->ident);
+}
+
 void db_files_gone_locked(struct db *db, int err)
 {
 	if (!db->files_ok)
@@ -141,6 +156,8 @@ void db_files_gone_locked(struct db *db, int err)
 	log_warn("litefs_gone", "db=%s error=\"%s\" do=\"litefwd reopens the database when LiteFS is back\"", db->name,
 		 strerror(-err));
 	db->files_ok = false;
+	if (db->up_is_self && (db->up_state == UP_HELD || db->up_state == UP_COMMIT))
+		db->doomed = true; /* LiteFS' WRITE went with it */
 	db->valid = false;
 	db->rebuild = true;
 	db->guard_held = false;
@@ -268,7 +285,7 @@ int db_open(const struct db_config *config, const char *name, void *notify_ctx, 
 	db->scratch = malloc(65536);
 	err = db->scratch ? walindex_init(&db->index) : -ENOMEM;
 	if (!err)
-		err = lfs_files_open(s->litefs_dir, name, &db->files);
+		err = db_files_open(db, &db->files, &db->ident);
 	db->files_ok = !err;
 	db->rebuild = true;
 	if (!err)
@@ -396,7 +413,6 @@ json_t *db_status(struct db *db)
 		NUMBER(guard_taken);
 		NUMBER(guard_waits);
 		NUMBER(window_reads);
-		NUMBER(waiters_overtaken);
 		NUMBER(pages_sent);
 		NUMBER(bytes_sent);
 		NUMBER(begin_ns);

@@ -23,9 +23,9 @@
 #include "db/db_internal.h"
 #include "format/ltx.h"
 
-/* Round trip of a primary that is near. */
-#define NEAR_NS (4 * NS_PER_MS)
-#define PROBE_EVERY_NS (300 * NS_PER_MS)
+#define PROBE_EVERY_NS (500 * NS_PER_MS)
+/* What was sent may still be under way in a buffer somewhere: absent this often before it counts. */
+#define PROBES 3
 
 static int source_frame(void *ctx, uint32_t frame, struct vwal_frame *ret, void *page)
 {
@@ -166,15 +166,13 @@ static void open_window(struct db *db, struct pos after)
 
 /*
  * LiteFS asks for its locks as soon as the primary streams the transaction, and again after 1, 2, 3 ..
- * ms: on a near primary the guard had better be away by then. (On a far one readers would be without it
- * for the whole round trip to gain that millisecond.)
+ * ms: the guard had better be away by then.
  */
 static void tx_sent(void *ctx)
 {
 	struct db *db = ctx;
 
-	if (db->rtt_ns < NEAR_NS)
-		open_window(db, db->pending);
+	open_window(db, db->pending);
 }
 
 /* Takes the guard back, as long as it takes LiteFS to finish what it is applying. 0, or LiteFS is gone. */
@@ -251,11 +249,12 @@ enum verdict { VERDICT_COMMITTED, VERDICT_NOT_COMMITTED, VERDICT_UNKNOWN };
 
 /*
  * Evidence, in order: the local LiteFS reached that TXID, and its LTX file is or is not ours;
- * a fresh lock upstream shows the position before it. The window is open; upstream was ended.
+ * fresh locks upstream, again and again, show the position before it. The window is open; upstream was ended.
  */
 static enum verdict decide(struct db *db, const struct changeset *cs, int64_t until_ns)
 {
 	int64_t next_probe = clock_now_ns();
+	int absent = 0;
 
 	for (;;) {
 		int there = await_pos(db, cs->after, clock_now_ns() + 20 * NS_PER_MS);
@@ -288,7 +287,8 @@ static enum verdict decide(struct db *db, const struct changeset *cs, int64_t un
 			free(role);
 			if (probe(db, replica ? db->remote : db->self, &pos) == 0 &&
 			    (pos.txid < cs->after.txid ||
-			     (pos.txid == cs->after.txid && pos.checksum != cs->after.checksum)))
+			     (pos.txid == cs->after.txid && pos.checksum != cs->after.checksum)) &&
+			    ++absent >= PROBES)
 				return VERDICT_NOT_COMMITTED;
 			next_probe = clock_now_ns() + PROBE_EVERY_NS;
 		}
@@ -469,6 +469,11 @@ void db_commit(struct db *db)
 	/* The client may have died in its write(): its locks are gone, and so is its wal-index header. */
 	if (!db->locks.exclusive[SLOT_WRITE] && db->committed_in_hold)
 		db->must_fold = true;
+	db->settling = true;
 	pthread_cond_signal(&db->g_cond);
 	call->done(call, err);
+	pthread_mutex_unlock(&db->mu);
+	upstream_settle(db->up);
+	pthread_mutex_lock(&db->mu);
+	db->settling = false;
 }

@@ -37,7 +37,7 @@ static int give_guard_locked(struct db *db)
 	int err;
 
 	db_token_enter_locked(db);
-	if (!db->guard_held || db->up_state == UP_COMMIT) {
+	if (!db->guard_held || db->up_state == UP_COMMIT || db->settling) {
 		db_token_leave_locked(db);
 		return db->guard_held ? -EBUSY : 0;
 	}
@@ -115,10 +115,7 @@ static int wal_is_empty(struct db *db, bool *ret)
 	return err;
 }
 
-/*
- * Guard held, not valid, so nobody is let in, and nobody reads but those of I8. 0: valid. Position moved
- * on: begin anew there; if somebody waits for WRITE on the old snapshot, once it has gone (-EBUSY).
- */
+/* Guard held, not valid, so nobody reads and nobody is let in. 0: valid. Position moved on: begin anew there. */
 static int validate_locked(struct db *db)
 {
 	struct pos pos;
@@ -132,17 +129,13 @@ static int validate_locked(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	if (!err && pos_equal(pos, db->tip) && !db->rebuild) {
 		db->valid = true;
-		db_answer_writes_locked(db, 0);
-	} else if (!err && db_readers_locked(db)) {
-		db->stats.waiters_overtaken++;
-		db->poison = true;
-		db_answer_writes_locked(db, -EAGAIN);
-		err = -EBUSY;
 	} else if (!err) {
 		report_unknown_locked(db, pos);
 		pthread_mutex_unlock(&db->mu);
 		db_note_peer(db, pos.txid);
-		err = wal_is_empty(db, &empty);
+		err = db_files_current(db) ? 0 : -ESTALE; /* dropped, and perhaps made again: open anew */
+		if (!err)
+			err = wal_is_empty(db, &empty);
 		if (!err && empty)
 			err = db_reset(db, pos);
 		pthread_mutex_lock(&db->mu);
@@ -162,12 +155,14 @@ static void checkpoint_locked(struct db *db)
 {
 	uint64_t id = (random_u64() >> 1) | 1;
 	struct api_halt halt;
-	int err;
+	int err, slot;
 
 	if (give_guard_locked(db) != 0)
 		return;
 	pthread_mutex_unlock(&db->mu);
-	err = api_halt(db->local_api, db->name, id, 1000, &halt, NULL);
+	slot = halt_record_add(db->config->halts, db->config->settings->litefs_url, db->name, id);
+	/* Not for long: G has calls to answer, and a direct reader that stays is in the way for as long as it likes. */
+	err = api_halt(db->local_api, db->name, id, 100, &halt, NULL);
 	if (err != -ENOTCONN)
 		api_unhalt(db->local_api, db->name, id, 1000);
 	if (err && err != -ENOTCONN) {
@@ -175,6 +170,7 @@ static void checkpoint_locked(struct db *db)
 		clock_sleep_ns(50 * NS_PER_MS);
 		api_unhalt(db->local_api, db->name, id, 1000);
 	}
+	halt_record_del(db->config->halts, slot);
 	pthread_mutex_lock(&db->mu);
 	if (!err) {
 		db->need_ckpt = false;
@@ -251,14 +247,14 @@ static int drain_locked(struct db *db, int64_t wait_ns)
 		db->config->notify->shm_store(db->notify_ctx, WALINDEX_READMARK_OFFSET + 4, marks, sizeof marks);
 		pthread_mutex_lock(&db->mu);
 	}
-	while (db_active_readers_locked(db) && !db->stop) {
+	while (db_readers_locked(db) && !db->stop) {
 		int64_t next = until;
 
 		db_expire_locked(db, clock_now_ns(), &next);
 		if (clock_cond_wait_until(&db->g_cond, &db->mu, next) == -ETIMEDOUT && clock_now_ns() >= until)
 			break;
 	}
-	if (!db_active_readers_locked(db)) {
+	if (!db_readers_locked(db)) {
 		db->gate_failures = 0;
 		return 0;
 	}
@@ -302,6 +298,9 @@ static void gap_locked(struct db *db)
 
 	if (db->want_gap && !db_peers_locked(db, clock_now_ns()))
 		gap = LONE_GAP_NS; /* nobody is known to wait: enough for one who has just come */
+	/* Writers that wait for upstream hold READ meanwhile: they come again. */
+	if (db->up_state == UP_IDLE || db->up_state == UP_BEGIN)
+		db_answer_writes_locked(db, -EAGAIN);
 	db->want_gap = false;
 	if (drain_locked(db, GATE_WAIT_NS) != 0)
 		return;
@@ -359,20 +358,32 @@ static void catch_up_locked(struct db *db)
 static void reopen_locked(struct db *db)
 {
 	struct lfs_files files;
+	struct lfs_ident ident;
 	int err;
 
-	db_token_enter_locked(db);
-	while (db->files_users && !db->stop)
-		pthread_cond_wait(&db->changed, &db->mu);
+	/* Users first, for one that is in a call may want the token; no new ones come while files_ok is false. */
+	for (;;) {
+		while (db->files_users && !db->stop)
+			pthread_cond_wait(&db->changed, &db->mu);
+		db_token_enter_locked(db);
+		if (!db->files_users || db->stop)
+			break;
+		db_token_leave_locked(db);
+	}
+	if (db->stop) {
+		db_token_leave_locked(db);
+		return;
+	}
 	pthread_mutex_unlock(&db->mu);
 	if (db->files.dir) {
 		lfs_files_close(&db->files);
 		guard_forget(&db->guard);
 	}
-	err = lfs_files_open(db->config->settings->litefs_dir, db->name, &files);
+	err = db_files_open(db, &files, &ident);
 	pthread_mutex_lock(&db->mu);
 	if (!err) {
 		db->files = files;
+		db->ident = ident;
 		db->files_ok = true;
 		log_info("litefs_back", "db=%s", db->name);
 	}
@@ -389,13 +400,12 @@ static bool reads_parked_locked(const struct db *db)
 	return false;
 }
 
-/* Nobody reads, and who waits for WRITE will wait for a while yet: LiteFS may go on meanwhile (I8). */
-static bool only_waiting_locked(const struct db *db, int64_t now)
+/* How long the guard may be held without a break. Writers that wait for upstream hold READ meanwhile. */
+static int64_t hold_max_ns(const struct db *db)
 {
-	bool pausing = db->up_state == UP_IDLE && now + 2 * NS_PER_MS < db->pause_until_ns;
-	bool begins_slowly = db->up_state == UP_BEGIN && now - db->begin_since_ns > SLOW_BEGIN_NS;
-
-	return (pausing || begins_slowly) && db_readers_locked(db) && !db_active_readers_locked(db);
+	if (db->up_state != UP_BEGIN)
+		return GUARD_HOLD_MAX_NS;
+	return 5 * GUARD_HOLD_MAX_NS + 2 * db->rtt_ns;
 }
 
 /* One step with the guard held. Returns when to look again. */
@@ -403,7 +413,7 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 {
 	unsigned readers = db_readers_locked(db);
 	bool idle = db->up_state == UP_IDLE || db->up_state == UP_BEGIN;
-	int64_t gap_at = db->guard_since_ns + GUARD_HOLD_MAX_NS;
+	int64_t gap_at = db->guard_since_ns + hold_max_ns(db);
 
 	if (!db->valid) {
 		int err;
@@ -412,19 +422,17 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 			give_guard_locked(db);
 			return now + 20 * NS_PER_MS;
 		}
+		if (readers)
+			return now + 5 * NS_PER_MS; /* cannot be (I1); do not turn in circles */
 		err = validate_locked(db);
 		if (err == -EBADMSG) { /* no database there now: let LiteFS go on */
 			give_guard_locked(db);
 			db->gap_until_ns = clock_now_ns() + 20 * NS_PER_MS;
 		}
-		return 0;
+		return err ? clock_now_ns() + NS_PER_MS : 0;
 	}
 	db_answer_reads_locked(db);
 	readers = db_readers_locked(db);
-	if (only_waiting_locked(db, now)) {
-		give_guard_locked(db);
-		return 0;
-	}
 	if (!readers && !writer_locked(db) && db_fold_wanted_locked(db)) {
 		fold_locked(db);
 		return 0;
@@ -432,8 +440,8 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	if (!readers && now - db->idle_since_ns >= GUARD_IDLE_NS) {
 		if (!writer_locked(db) && db->wal.committed > 1)
 			fold_locked(db);
-		else
-			give_guard_locked(db);
+		else if (give_guard_locked(db) != 0)
+			return now + NS_PER_MS;
 		return 0;
 	}
 	if (gap_at < db->gate_retry_ns)
@@ -453,9 +461,7 @@ static int64_t step_away_locked(struct db *db, int64_t now)
 		return now + 5 * NS_PER_MS;
 	if (db->poison)
 		return now + 20 * NS_PER_MS;
-	if (only_waiting_locked(db, now) && !reads_parked_locked(db))
-		return now + NS_PER_MS;
-	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard && !db_readers_locked(db))
+	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard)
 		return now + 3600 * NS_PER_S;
 	if (now < db->gap_until_ns)
 		return db->gap_until_ns;

@@ -21,8 +21,6 @@
  *   I4  undo holds a page before the LTX that overwrites it is sent.
  *   I5  WRITE is granted only while upstream is held and its position is tip.
  *   I6  tip moves only in commit_done() and in reset.
- *   I8  The guard may be away under a process of one connection whose WRITE call is parked: it cannot read
- *       meanwhile. The position is looked at before it is answered: moved, it is sent away and poisoned.
  *   (LiteFS' files are closed only with the token held and files_users 0.)
  *   I7  poison: no read succeeds until every reader has left; then reset.
  */
@@ -55,7 +53,7 @@ struct db_stats {
 	uint64_t begins, begin_failed, catchups, catchups_failed;
 	uint64_t busy_write, busy_read, busy_gate;
 	uint64_t resets, folds, gates, gates_failed, poisons, checkpoints;
-	uint64_t guard_taken, guard_waits, window_reads, waiters_overtaken;
+	uint64_t guard_taken, guard_waits, window_reads;
 	uint64_t pages_sent, bytes_sent;
 	uint64_t begin_ns, prepare_ns, send_ns, replicate_ns; /* sums over successful commits (begins) */
 };
@@ -87,6 +85,7 @@ struct db {
 
 	/* LiteFS */
 	struct lfs_files files;
+	struct lfs_ident ident; /* of the file that `files` stands for */
 	bool files_ok;
 	unsigned files_users;
 	struct guard guard;
@@ -129,10 +128,12 @@ struct db {
 	enum up_state up_state;
 	struct upstream *remote, *self;
 	struct upstream *up; /* the one that is in use; NULL when idle */
+	bool up_is_self;
 	struct pos up_pos; /* begin's answer, then each commit's */
 	int64_t rtt_ns;
+	bool settling; /* U gives back what the last commit needed; its client has its answer */
 	bool want_begin, catching, doomed, end_wanted;
-	int64_t begin_since_ns;
+	bool yielding; /* the pause is for other nodes that were seen committing, on the primary */
 	bool committed_in_hold; /* since WRITE was granted */
 	int64_t hold_since_ns, hold_end_ns, hold_span_ns, up_idle_since_ns, keep_until_ns, pause_until_ns, begin_retry_ns;
 	struct db_call *commit_call;
@@ -155,7 +156,6 @@ struct db {
 #define GUARD_IDLE_NS (2 * NS_PER_MS)
 #define GUARD_HOLD_MAX_NS (50 * NS_PER_MS)
 #define LONE_GAP_NS (6 * NS_PER_MS)
-#define SLOW_BEGIN_NS (10 * NS_PER_MS)
 #define GATE_WAIT_NS (120 * NS_PER_MS)
 #define CATCHUP_WAIT_NS (400 * NS_PER_MS)
 #define READ_PARK_NS (250 * NS_PER_MS)
@@ -170,7 +170,6 @@ struct db {
 
 /* db.c */
 unsigned db_readers_locked(const struct db *db);
-unsigned db_active_readers_locked(const struct db *db); /* without those that wait for WRITE, see I8 */
 bool db_reader_claims_locked(const struct db *db); /* somebody holds READ1..4 exclusively, to set its mark */
 bool db_single_locked(const struct db *db, pid_t tgid); /* the process has at most one connection */
 
@@ -179,6 +178,11 @@ int db_files_get_locked(struct db *db);
 void db_files_put_locked(struct db *db);
 /* A call to LiteFS failed in a way that means that it is gone. */
 void db_files_gone_locked(struct db *db, int err);
+
+/* Opens LiteFS' files of the database, and notes which file that is. mu not held. */
+int db_files_open(struct db *db, struct lfs_files *ret, struct lfs_ident *ret_ident);
+/* True if the name still stands for the file that is open. mu not held. */
+bool db_files_current(struct db *db);
 
 /* mu held; it is let go while waiting. token_leave with mu held too. */
 void db_token_enter_locked(struct db *db);

@@ -50,7 +50,7 @@ static int check_in_window_locked(struct db *db)
 	db_token_enter_locked(db);
 	if (!db->window || !db->files_ok) {
 		db_token_leave_locked(db);
-		return db->files_ok ? 0 : -EIO;
+		return db->files_ok ? 0 : -ESTALE;
 	}
 	pthread_mutex_unlock(&db->mu);
 	err = guard_take_readers(&db->guard);
@@ -64,11 +64,11 @@ static int check_in_window_locked(struct db *db)
 		return 0;
 	if (err) {
 		db_files_gone_locked(db, err);
-		return -EIO;
+		return -ESTALE;
 	}
 	if (pos_equal(pos, db->tip) || (db->window && pos_equal(pos, db->pending)))
 		return 1;
-	return -EIO;
+	return -ESTALE;
 }
 
 /* mu held on entry and exit. Bytes, or negative errno; -EAGAIN: again, something moved. */
@@ -81,7 +81,7 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 	int ok;
 
 	if (db->poison && db_readers_locked(db))
-		return -EIO; /* I7 */
+		return -ESTALE; /* I7; SQLite takes EIO for a corrupt file system */
 	if (off >= end)
 		return 0;
 	if ((off_t)len > end - off)
@@ -103,7 +103,7 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 		return -ENOTCONN;
 	}
 	if (db->poison && db_readers_locked(db))
-		return -EIO;
+		return -ESTALE;
 	ok = overlay_locked(db, buf, len, off);
 	if (ok)
 		return ok;
@@ -137,7 +137,7 @@ ssize_t db_read(struct db *db, void *buf, size_t len, off_t off)
 
 	pthread_mutex_lock(&db->mu);
 	for (;;) {
-		n = db->stop ? -EIO : read_once_locked(db, buf, len, off);
+		n = db->stop ? -ESTALE : read_once_locked(db, buf, len, off);
 		/* LiteFS was restarted while nobody looked: who opens the database now need not notice. */
 		if (n == -ENOTCONN && !db_readers_locked(db) && clock_now_ns() < until) {
 			clock_cond_wait_until(&db->changed, &db->mu, clock_now_ns() + 50 * NS_PER_MS);
@@ -147,7 +147,7 @@ ssize_t db_read(struct db *db, void *buf, size_t len, off_t off)
 			break;
 	}
 	pthread_mutex_unlock(&db->mu);
-	return n == -ENOTCONN ? -EIO : n;
+	return n == -ENOTCONN ? -ESTALE : n;
 }
 
 ssize_t db_wal_read(struct db *db, void *buf, size_t len, off_t off)
@@ -155,7 +155,8 @@ ssize_t db_wal_read(struct db *db, void *buf, size_t len, off_t off)
 	ssize_t n;
 
 	pthread_mutex_lock(&db->mu);
-	n = db->poison && db_readers_locked(db) ? -EIO : spool_read(&db->wal.bytes, (uint64_t)off, buf, len);
+	/* Frames stay good for their readers even when the database's pages are not (I7): no reset comes before they leave. */
+	n = spool_read(&db->wal.bytes, (uint64_t)off, buf, len);
 	pthread_mutex_unlock(&db->mu);
 	return n;
 }
@@ -176,20 +177,28 @@ int db_wal_write(struct db *db, uint64_t owner, const void *data, size_t len, of
 		err = -EACCES;
 		goto out;
 	}
-	if (db->poison || db->must_fold || db->up_state != UP_HELD) {
+	/*
+	 * After its commit, and until it unlocks, a writer still rewrites headers and fills up a sector: that
+	 * must not fail for what has happened to upstream or the view since, for the transaction is committed.
+	 */
+	if (!db->committed_in_hold && (db->poison || db->must_fold || db->up_state != UP_HELD)) {
 		err = -EIO;
 		goto out;
 	}
 	err = vwal_write(&db->wal, (uint64_t)off, data, len, &frame);
+	if (!err && frame && db->committed_in_hold && vwal_repeats(&db->wal, frame)) {
+		db->wal.committed = frame;
+		goto out;
+	}
 	if (err == -EIO) {
 		log_error("wal_write_refused", "db=%s off=%lld len=%zu committed=%u do=\"report this; the transaction fails\"",
 			  db->name, (long long)off, len, db->wal.committed);
-		db->must_fold = true; /* it writes on an old header, or is not SQLite: start afresh */
+		db->must_fold = true; /* it writes on an old header, or is not SQLite, or may not publish: start afresh */
 		pthread_cond_signal(&db->g_cond);
 	}
 	if (err || !frame)
 		goto out;
-	if (db->doomed) {
+	if (db->doomed || db->poison || db->must_fold || db->up_state != UP_HELD) {
 		err = -EIO;
 		goto out;
 	}

@@ -35,8 +35,11 @@ static void writer_left_locked(struct db *db, bool explicitly)
 	db->up_idle_since_ns = clock_now_ns();
 	if (db->must_fold)
 		pthread_cond_signal(&db->g_cond);
-	if (db->up_state == UP_HELD && db->up_idle_since_ns >= db->hold_end_ns)
+	if (db->up_state == UP_HELD && db->up_idle_since_ns >= db->hold_end_ns) {
 		db->end_wanted = true; /* others want it too */
+		/* On the primary they want the guard away as well: nobody new gets in before that. */
+		db->want_gap = db->up_is_self;
+	}
 	if (db->up_state != UP_HELD && db->up_state != UP_IDLE)
 		return;
 	if (db->doomed || db->end_wanted)
@@ -68,7 +71,7 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 		return -EAGAIN;
 	if ((slots & SLOTS_READ) && db->mode != DB_MODE_WAL)
 		return -EIO; /* the database has left WAL mode under an open connection */
-	if (db->gate_closed || db->poison)
+	if (db->gate_closed || db->poison || db->want_gap)
 		return DB_PARKED;
 	if (!(db->guard_held && db->valid) && !db->window)
 		return DB_PARKED;
@@ -109,26 +112,19 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 {
 	enum lock_slot slot;
 
-	if (db->mode != DB_MODE_WAL || db->poison || db->must_fold || db->need_ckpt || db->restarting)
+	if (db->mode != DB_MODE_WAL || db->poison || db->must_fold || db->need_ckpt || db->gate_closed || !db->valid)
 		return -EAGAIN;
 	/* A reader that saw a header half written asks for WRITE first, to recover: it looks again when refused. */
 	if (!(owner->shared & SLOTS_READ))
 		return -EAGAIN;
 	if (lock_conflict(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true, &slot))
 		return DB_PARKED;
-	if (db->gate_closed && !db_single_locked(db, owner->tgid))
-		return -EAGAIN; /* one of its threads may be what the gate waits for */
 	switch (db->up_state) {
 	case UP_HELD:
 		if (db->doomed || db->end_wanted)
 			return DB_PARKED;
 		if (db->catching || !pos_equal(db->up_pos, db->tip))
 			return -EAGAIN;
-		if (!db->valid) {
-			db->want_guard = true; /* I8 */
-			pthread_cond_signal(&db->g_cond);
-			return DB_PARKED;
-		}
 		db->committed_in_hold = false;
 		if (db->keep_until_ns) { /* the time that clients took to come back is not their turn */
 			db->keep_until_ns = 0;
@@ -139,6 +135,9 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 		return 0;
 	case UP_IDLE:
 		if (clock_now_ns() < db->begin_retry_ns)
+			return -EAGAIN;
+		/* It is the others' turn: who waited here would keep them out with its READ lock. */
+		if (db->yielding && clock_now_ns() < db->pause_until_ns)
 			return -EAGAIN;
 		db->want_begin = true;
 		pthread_cond_signal(&db->u_cond);
@@ -192,7 +191,7 @@ static int shm_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 		return owner->exclusive & slots ? 0 : write_lock_locked(db, owner, call);
 	if (exclusive && (slots & SLOT_BIT(SLOT_WRITE)))
 		return -EAGAIN;
-	if (!exclusive && (slots & SLOTS_READ) && !(owner->exclusive & slots))
+	if (!exclusive && (slots & SLOTS_READ))
 		return read_lock_locked(db, owner, slots, call);
 	if (exclusive && (slots & SLOTS_READ) && (db->gate_closed || db->poison || db->restarting))
 		return -EAGAIN;

@@ -90,7 +90,6 @@ static void begin_locked(struct db *db)
 
 	db->want_begin = false;
 	db->up_state = UP_BEGIN;
-	db->begin_since_ns = start;
 	db->doomed = db->end_wanted = false;
 	pthread_mutex_unlock(&db->mu);
 	up = choose(db);
@@ -117,6 +116,7 @@ static void begin_locked(struct db *db)
 		return;
 	}
 	db->up_state = UP_HELD;
+	db->up_is_self = upstream_kind(up) == UPSTREAM_SELF;
 	db->up_pos = pos;
 	db->hold_since_ns = db->up_idle_since_ns = clock_now_ns();
 	db->keep_until_ns = db->hold_since_ns + KEEP_NS;
@@ -152,6 +152,7 @@ static void end_locked(struct db *db)
 	if (held < s->halt_max_hold_ms * NS_PER_MS)
 		pause_ns = held * s->halt_pause_ms / (s->halt_max_hold_ms ? s->halt_max_hold_ms : 1);
 	peers = db_peers_locked(db, now);
+	db->yielding = false;
 	db->pause_until_ns = now + (peers ? pause_ns : pause_ns / 4);
 	if (upstream_kind(up) == UPSTREAM_SELF && held >= db->hold_span_ns) {
 		/*
@@ -160,6 +161,7 @@ static void end_locked(struct db *db)
 		 */
 		int64_t theirs = peers * db->hold_span_ns;
 
+		db->yielding = peers > 0;
 		if (db->pause_until_ns < now + theirs)
 			db->pause_until_ns = now + theirs;
 		db->want_gap = true;

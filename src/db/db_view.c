@@ -7,7 +7,6 @@
  * whoever reads again reads LiteFS' page; and no READ lock is granted until all is done,
  * for `valid` is false meanwhile.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,7 +110,11 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 		return err;
 	}
 	pthread_mutex_lock(&db->mu);
-	assert(!db->valid && db_readers_locked(db) == 0); /* I3 */
+	if (db->valid || db_readers_locked(db)) { /* I3 */
+		pthread_mutex_unlock(&db->mu);
+		free(f.page1);
+		return -EBUSY;
+	}
 	db->restarting = true;
 	wait_for_claims_locked(db);
 	mode_changed = (f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK) != db->mode;

@@ -1,6 +1,7 @@
 #include "db/vwal.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/random.h"
@@ -120,4 +121,21 @@ int vwal_write(struct vwal *wal, uint64_t off, const uint8_t *data, size_t len, 
 		}
 	}
 	return 0;
+}
+
+bool vwal_repeats(const struct vwal *wal, uint32_t frame)
+{
+	struct vwal_frame a, b;
+	uint8_t *pages;
+	bool same;
+
+	if (frame != wal->committed + 1 || !wal->committed)
+		return false;
+	pages = malloc(2 * (size_t)wal->page_size);
+	if (!pages)
+		return false;
+	same = vwal_frame(wal, wal->committed, &a, pages) == 0 && vwal_frame(wal, frame, &b, pages + wal->page_size) == 0 &&
+	       a.pgno == b.pgno && a.commit == b.commit && memcmp(pages, pages + wal->page_size, wal->page_size) == 0;
+	free(pages);
+	return same;
 }

@@ -45,6 +45,9 @@ int vwal_restart(struct vwal *wal, const uint8_t *page1, uint32_t page_size, uin
  */
 int vwal_write(struct vwal *wal, uint64_t off, const uint8_t *data, size_t len, uint32_t *ret_commit);
 
+/* True if the frame is the last committed one once more: SQLite fills up a sector so (psow=0). */
+bool vwal_repeats(const struct vwal *wal, uint32_t frame);
+
 /* frame: from 1. -EBADMSG: not there, or of another generation. page may be NULL. */
 int vwal_frame(const struct vwal *wal, uint32_t frame, struct vwal_frame *ret, void *page);
 

@@ -23,6 +23,8 @@
 #define POOL_THREADS 8
 /* A thread that must be woken costs about as much again as the request: look for a while first. */
 #define SPIN_NS (40 * NS_PER_US)
+#define SPIN_BACK_OFF_MIN_NS (2 * NS_PER_MS)
+#define SPIN_BACK_OFF_MAX_NS (128 * NS_PER_MS)
 
 /* ---- what db tells the kernel ---- */
 
@@ -245,7 +247,7 @@ static int loop(struct fs *fs)
 	struct fuse_buf buf = {0};
 	pthread_t closer;
 	bool closing = false;
-	int64_t spin_until = 0;
+	int64_t spin_until = 0, no_spin_until = 0, back_off = SPIN_BACK_OFF_MIN_NS;
 	int res = 0;
 
 	while (!fuse_session_exited(fs->session)) {
@@ -257,6 +259,8 @@ static int loop(struct fs *fs)
 		res = fuse_session_receive_buf(fs->session, &buf);
 		if (res > 0) {
 			fuse_session_process_buf(fs->session, &buf);
+			if (spin_until > 1)
+				back_off = SPIN_BACK_OFF_MIN_NS; /* it has paid */
 			spin_until = 0;
 			continue;
 		}
@@ -265,10 +269,17 @@ static int loop(struct fs *fs)
 		if (res != -EAGAIN && res != -EINTR)
 			break;
 		if (!spin_until)
-			spin_until = clock_now_ns() + SPIN_NS;
+			spin_until = clock_now_ns() < no_spin_until ? 1 : clock_now_ns() + SPIN_NS;
 		if (clock_now_ns() < spin_until)
 			continue;
+		if (spin_until > 1) {
+			/* In vain: the client may be waiting for this very processor. */
+			no_spin_until = clock_now_ns() + back_off;
+			if (back_off < SPIN_BACK_OFF_MAX_NS)
+				back_off *= 2;
+		}
 		wait_for_request(fs);
+		spin_until = 1;
 		res = 0;
 	}
 	free(buf.mem);
@@ -303,11 +314,11 @@ void fs_free(struct fs *fs)
 	atomic_store(&fs->stopping, true);
 	for (struct fs_database *d = fs->databases; d; d = d->next)
 		db_stop(d->db);
-	if (fs->session) {
+	if (fs->session)
 		fuse_session_unmount(fs->session);
+	io_pool_free(fs->pool); /* its tasks reply on the session */
+	if (fs->session)
 		fuse_session_destroy(fs->session);
-	}
-	io_pool_free(fs->pool);
 	fs_handles_free(fs);
 	while (fs->databases) {
 		struct fs_database *d = fs->databases;

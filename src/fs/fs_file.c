@@ -210,6 +210,11 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
+	/* SQLite never truncates by open; the kernel would believe the size of 0, and mappings die. */
+	if (fi->flags & O_TRUNC) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
 	if (writes && (fs_is_through(node) || node->kind == FILE_STATUS)) {
 		fuse_reply_err(req, EACCES);
 		return;
@@ -270,7 +275,7 @@ static void read_run(struct io_task *task)
 		}
 	}
 	if (n < 0)
-		fuse_reply_err(t->req, n == -ENOTCONN ? EIO : (int)-n);
+		fuse_reply_err(t->req, n == -ENOTCONN ? ESTALE : (int)-n);
 	else
 		fuse_reply_buf(t->req, buf, (size_t)n);
 	free(buf);

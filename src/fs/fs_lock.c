@@ -9,23 +9,67 @@ struct lock_call {
 	struct db_call call; /* first */
 	fuse_req_t req;
 	struct db *db;
+	struct lock_call *prev, *next;
 };
+
+/*
+ * Calls that may be parked. libfuse takes an interrupt's callback and data under its own lock and calls it
+ * later: by then db's worker may have answered and freed the call, so it is looked up here first.
+ */
+static pthread_mutex_t calls_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct lock_call *calls;
+
+static struct lock_call *call_new(fuse_req_t req, struct db *db)
+{
+	struct lock_call *lc = calloc(1, sizeof *lc);
+
+	if (!lc)
+		return NULL;
+	lc->req = req;
+	lc->db = db;
+	pthread_mutex_lock(&calls_mutex);
+	lc->next = calls;
+	if (lc->next)
+		lc->next->prev = lc;
+	calls = lc;
+	pthread_mutex_unlock(&calls_mutex);
+	return lc;
+}
+
+static void call_free(struct lock_call *lc)
+{
+	pthread_mutex_lock(&calls_mutex);
+	if (lc->next)
+		lc->next->prev = lc->prev;
+	if (lc->prev)
+		lc->prev->next = lc->next;
+	else
+		calls = lc->next;
+	pthread_mutex_unlock(&calls_mutex);
+	free(lc);
+}
 
 static void lock_done(struct db_call *call, int result)
 {
 	struct lock_call *lc = (struct lock_call *)call;
 
 	fuse_reply_err(lc->req, -result);
-	free(lc);
+	call_free(lc);
 }
 
-/* Called by libfuse with the request's lock held; db answers and frees it, or has done so already. */
+/* By libfuse, with the request's lock held. db compares the pointer with its parked calls and nothing else. */
 static void lock_interrupted(fuse_req_t req, void *data)
 {
-	struct lock_call *lc = data;
+	struct lock_call *lc = data, *c;
+	struct db *db = NULL;
 
-	(void)req;
-	db_cancel(lc->db, &lc->call);
+	pthread_mutex_lock(&calls_mutex);
+	for (c = calls; c; c = c->next)
+		if (c == lc && c->req == req)
+			db = c->db;
+	pthread_mutex_unlock(&calls_mutex);
+	if (db)
+		db_cancel(db, &lc->call);
 }
 
 static bool decode(struct node *node, struct fuse_file_info *fi, const struct flock *lock, struct db_lock *ret)
@@ -61,21 +105,19 @@ void fs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, stru
 		fuse_reply_err(req, -db_lock(node->database->db, &dl, NULL));
 		return;
 	}
-	lc = calloc(1, sizeof *lc);
+	lc = call_new(req, node->database->db);
 	if (!lc) {
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
 	lc->call.done = lock_done;
-	lc->req = req;
-	lc->db = node->database->db;
 	/* Before the call can be parked: once it is, it may be answered and freed at any time. */
 	fuse_req_interrupt_func(req, lock_interrupted, lc);
 	result = db_lock(lc->db, &dl, &lc->call);
 	if (result == DB_PARKED)
 		return;
 	fuse_req_interrupt_func(req, NULL, NULL);
-	free(lc);
+	call_free(lc);
 	fuse_reply_err(req, -result);
 }
 

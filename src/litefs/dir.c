@@ -90,7 +90,7 @@ void lfs_files_close(struct lfs_files *files)
 
 int lfs_files_pos(const struct lfs_files *files, struct pos *ret)
 {
-	char text[POS_TEXT_SIZE + 1];
+	char text[POS_TEXT_SIZE]; /* not one byte more: that would ask LiteFS for the size each time */
 	ssize_t n = pread(files->pos_fd, text, sizeof text, 0);
 
 	if (n < 0)
@@ -162,4 +162,39 @@ int lfs_files_open_wal(struct lfs_files *files)
 		close(files->wal_fd);
 	files->wal_fd = fd;
 	return 0;
+}
+
+void lfs_ident_get(const char *data_dir, const char *name, struct lfs_ident *ret)
+{
+	char path[4096 + 400];
+	struct statx stx;
+	int n = snprintf(path, sizeof path, "%s/dbs/%s/database", data_dir, name);
+
+	*ret = (struct lfs_ident){0};
+	if (!data_dir[0] || n < 0 || (size_t)n >= sizeof path)
+		return;
+	if (statx(AT_FDCWD, path, 0, STATX_INO | STATX_BTIME, &stx) < 0)
+		return;
+	ret->known = true;
+	ret->dev = (uint64_t)stx.stx_dev_major << 32 | stx.stx_dev_minor;
+	ret->ino = stx.stx_ino;
+	if (stx.stx_mask & STATX_BTIME) {
+		ret->born_s = stx.stx_btime.tv_sec;
+		ret->born_ns = stx.stx_btime.tv_nsec;
+	}
+}
+
+bool lfs_ident_equal(const struct lfs_ident *a, const struct lfs_ident *b)
+{
+	return a->known == b->known && a->dev == b->dev && a->ino == b->ino && a->born_s == b->born_s &&
+	       a->born_ns == b->born_ns;
+}
+
+int lfs_files_is_primary(const struct lfs_files *files)
+{
+	struct stat st;
+
+	if (fstat(files->db_fd, &st) < 0)
+		return -errno;
+	return (st.st_mode & 0222) != 0;
 }

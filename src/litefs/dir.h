@@ -43,6 +43,22 @@ ssize_t lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off
 /* Size of the database file now, asked of LiteFS. */
 int lfs_files_size(const struct lfs_files *files, int64_t *ret);
 
+/*
+ * Which file the name stands for in LiteFS' data directory. After a drop and a re-creation LiteFS' handle goes on
+ * reading the deleted file, while its size and position are those of the new one.
+ */
+struct lfs_ident {
+	bool known; /* false where the data directory cannot be read */
+	uint64_t dev, ino;
+	int64_t born_s;
+	uint32_t born_ns;
+};
+void lfs_ident_get(const char *data_dir, const char *name, struct lfs_ident *ret);
+bool lfs_ident_equal(const struct lfs_ident *a, const struct lfs_ident *b); /* both unknown: true */
+
+/* 1: this node's LiteFS is the primary now, by the mode that it shows for the database; 0; or negative errno. */
+int lfs_files_is_primary(const struct lfs_files *files);
+
 /* Size of NAME-wal now; 0 where it does not exist. */
 int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret);
 

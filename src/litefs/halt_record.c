@@ -8,12 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
 
 #define SLOT_SIZE 1024
 #define SLOT_COUNT 256
+#define EXPIRED_S 60
 
 struct halt_record {
 	pthread_mutex_t mutex;
@@ -52,6 +55,13 @@ void halt_record_close(struct halt_record *rec)
 int halt_record_free_stale(struct halt_record *rec,
 			   int (*unhalt)(void *ctx, const char *url, const char *name, uint64_t id), void *ctx)
 {
+	struct stat st;
+	bool expired;
+
+	if (fstat(rec->fd, &st) < 0)
+		return -errno;
+	/* Every record is from before the last change of the file, and a HALT is gone after 35 s. */
+	expired = time(NULL) - st.st_mtime > EXPIRED_S;
 	for (int slot = 0; slot < SLOT_COUNT; slot++) {
 		char text[SLOT_SIZE + 1] = "", name[256], url[512], end;
 		uint64_t id;
@@ -64,7 +74,7 @@ int halt_record_free_stale(struct halt_record *rec,
 		/* To the byte as it was written: half a name is another database. */
 		if (sscanf(text, "%" SCNu64 "%*1[ ]%255[^ \n]%*1[ ]%511[^ \n]%c", &id, name, url, &end) != 4 || end != '\n')
 			continue;
-		if (unhalt(ctx, url, name, id) == 0)
+		if (expired || unhalt(ctx, url, name, id) == 0)
 			halt_record_del(rec, slot);
 		else
 			rec->used[slot] = true; /* it expires there; the slot is found again at the next start */

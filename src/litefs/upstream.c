@@ -28,6 +28,12 @@ enum outcome upstream_commit(struct upstream *up, const struct upstream_tx *tx, 
 	return up->ops->commit(up, tx, until_ns);
 }
 
+void upstream_settle(struct upstream *up)
+{
+	if (up->ops->settle)
+		up->ops->settle(up);
+}
+
 void upstream_end(struct upstream *up)
 {
 	up->ops->end(up);

@@ -71,6 +71,12 @@ int upstream_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
 /* Only while held. tx->before must be begin's or the last committed position. */
 enum outcome upstream_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns);
 
+/*
+ * After a commit, once its client has been answered: gives back what only the commit needed (self:
+ * the READs, which costs as much as an HTTP call). Idempotent; end and the next commit do it too.
+ */
+void upstream_settle(struct upstream *up);
+
 /* Idempotent. What could not be told to the primary is tried again by later calls, and expires there. */
 void upstream_end(struct upstream *up);
 
@@ -94,6 +100,7 @@ int64_t upstream_rtt_ns(const struct upstream *up);
 struct upstream_ops {
 	int (*begin)(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
 	enum outcome (*commit)(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns);
+	void (*settle)(struct upstream *up); /* may be NULL */
 	void (*end)(struct upstream *up);
 	int64_t (*hold_until)(const struct upstream *up);
 	int64_t (*rtt_ns)(const struct upstream *up);

@@ -2,7 +2,8 @@
  * This node is the primary: LiteFS' own locks, and /tx to the local LiteFS.
  *
  *   begin   SHARED and NAME-wal, then WRITE; LiteFS' WAL must be empty (else the LTX would drop its frames)
- *   commit  READ0..READ4 exclusive, POST /tx, READs back, then: is this node still the primary?
+ *   commit  READ0..READ4 exclusive, POST /tx, then: is this node still the primary?
+ *   settle  READs back
  *   end     WRITE back (with an empty WAL LiteFS does nothing then)
  *
  * The order of giving back is READs, WRITE, SHARED: LiteFS' snapshots take WRITE and then the READs.
@@ -176,7 +177,7 @@ static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
 		return OUTCOME_REFUSED;
 	}
 	/* A node that has just been demoted takes /tx and loses it (LITEFS.md, 1). */
-	if (api_info(s->api, INFO_TIMEOUT_MS, &s->info) != 0 || !s->info.is_primary) {
+	if (lfs_files_is_primary(s->base.config.guard->files) != 1) {
 		log_warn("demoted_in_commit", "db=%s", s->base.config.name);
 		return OUTCOME_UNKNOWN;
 	}
@@ -186,21 +187,20 @@ static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
 static enum outcome self_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns)
 {
 	struct self *s = to_self(up);
-	struct upstream_config *c = &s->base.config;
-	enum outcome outcome;
-	struct pos pos;
 
 	if (take_exclusive(s, until_ns) != 0)
 		return OUTCOME_REFUSED;
-	/* Under every lock: if this is not the position, something is wrong with us or LiteFS. */
-	if (lfs_files_pos(c->guard->files, &pos) != 0 || !pos_equal(pos, tx->before))
-		outcome = OUTCOME_REFUSED;
-	else
-		outcome = send_tx(s, tx);
+	/* That tx->before is LiteFS' position is checked by LiteFS, before it applies, with every lock ours. */
+	return send_tx(s, tx);
+}
+
+static void self_settle(struct upstream *up)
+{
+	struct upstream_config *c = &up->config;
+
 	c->guard_enter(c->ctx);
 	guard_give_exclusive(c->guard);
 	c->guard_leave(c->ctx);
-	return outcome;
 }
 
 static void self_end(struct upstream *up)
@@ -243,6 +243,7 @@ int upstream_self_new(const struct upstream_config *config, struct upstream **re
 	static const struct upstream_ops ops = {
 		.begin = self_begin,
 		.commit = self_commit,
+		.settle = self_settle,
 		.end = self_end,
 		.hold_until = self_hold_until,
 		.rtt_ns = self_rtt_ns,
