@@ -41,10 +41,20 @@ static struct upstream *choose(struct db *db)
 void db_note_peer(struct db *db, uint64_t txid)
 {
 	struct db_peer *slot = &db->peers[0];
+	struct role_state *role;
 	struct ltx_header header;
+	uint64_t litefs_id = 0;
 
 	if (db_ltx_header(db, txid, &header) != 0 || header.node_id == db->config->node_id)
 		return;
+	role = calloc(1, sizeof *role);
+	if (role) {
+		role_get(db->config->role, role);
+		litefs_id = role->server_id;
+	}
+	free(role);
+	if (header.node_id == litefs_id)
+		return; /* a direct client of this node */
 	pthread_mutex_lock(&db->mu);
 	for (int i = 0; i < PEERS_MAX; i++) {
 		if (db->peers[i].node_id == header.node_id) {
@@ -74,7 +84,7 @@ static void set_hold_end_locked(struct db *db, bool contended)
 	db->rtt_ns = upstream_rtt_ns(db->up);
 	/* At 50 ms round trip a hold of 100 ms would be one transaction. */
 	/* A commit takes less time here than on a replica: with others waiting, so does the turn. */
-	if (contended && upstream_kind(db->up) == UPSTREAM_SELF)
+	if ((contended || db_peers_locked(db, db->hold_since_ns)) && upstream_kind(db->up) == UPSTREAM_SELF)
 		max_ns = max_ns * 6 / 10;
 	db->hold_span_ns = db->rtt_ns * 10 > max_ns ? db->rtt_ns * 10 : max_ns;
 	db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
