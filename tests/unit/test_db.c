@@ -816,7 +816,7 @@ static void commit__primary_gone__eio_and_unknown(void **state)
 	close_client(c, 1);
 }
 
-/* Our transaction is lost, and another node's comes instead while somebody reads: no torn snapshot, EIO. */
+/* Our transaction is lost, and another node's comes instead while somebody reads: no torn snapshot, an error. */
 static void foreign__instead_of_our_commit__readers_poisoned_until_they_leave(void **state)
 {
 	static const struct fake_step lost = {.does = FAKE_STALL};
@@ -835,10 +835,10 @@ static void foreign__instead_of_our_commit__readers_poisoned_until_they_leave(vo
 	assert_int_equal(await(&w), -EIO);
 	wait_applied(c, 1);
 	assert_int_equal(file(c), 'x');
-	assert_int_equal(view(c), -EIO);
+	assert_int_equal(view(c), -ESTALE);
 	assert_int_equal(stat_of(c, "poisoned"), 1);
 	end_write(c, 1);
-	assert_int_equal(view(c), -EIO); /* 2 still reads */
+	assert_int_equal(view(c), -ESTALE); /* 2 still reads */
 	end_read(c, 2);
 	begin_read(c, 2);
 	assert_int_equal(view(c), 'x');

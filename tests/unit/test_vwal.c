@@ -325,8 +325,16 @@ static void write__commit_frame_repeated__told_each_time(void **state)
 	hand_init(&h, 512, 1 << 20);
 	for (uint32_t f = 2; f <= 6; f++) {
 		assert_int_equal(put_frame(&h, f, 3, 10, 3), f);
+		assert_int_equal(vwal_repeats(&h.wal, f), f > 2);
 		h.wal.committed = f;
 	}
+	/* Another page, another image, another size: a transaction. */
+	assert_int_equal(put_frame(&h, 7, 4, 10, 3), 7);
+	assert_false(vwal_repeats(&h.wal, 7));
+	assert_int_equal(put_frame(&h, 7, 3, 10, 4), 7);
+	assert_false(vwal_repeats(&h.wal, 7));
+	assert_int_equal(put_frame(&h, 7, 3, 11, 3), 7);
+	assert_false(vwal_repeats(&h.wal, 7));
 	hand_fini(&h);
 }
 
