@@ -214,6 +214,7 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 		sent = sent || (err != -ENOTCONN && err != -EINVAL);
 		if (err == -ESTALE) {
 			free_id(r, r->api, id, r->slot);
+			clock_sleep_ns(10 * NS_PER_MS);
 			id = new_id(r);
 			continue;
 		}
@@ -335,7 +336,8 @@ static void remote_end(struct upstream *up)
 	if (!r->held)
 		return;
 	r->held = false;
-	free_id(r, r->api, r->id, r->slot);
+	/* An aborted connection says nothing any more. */
+	free_id(r, atomic_load(&r->aborted) ? r->side : r->api, r->id, r->slot);
 }
 
 static int64_t remote_hold_until(const struct upstream *up)
