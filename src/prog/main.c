@@ -24,6 +24,7 @@
 #include "fs/fs.h"
 #include "litefs/api.h"
 #include "litefs/role.h"
+#include "prog/aborter.h"
 #include "prog/mount_check.h"
 #include "prog/options.h"
 
@@ -183,7 +184,7 @@ static int wait_for_litefs(const struct settings *opt, struct role *role)
 
 /* Mounted until told otherwise. An exit code. */
 static int mount_and_run(const struct settings *opt, struct role *role, uint64_t node_id, struct link *link,
-			 int ready_fd)
+			 struct aborter *aborter, int ready_fd)
 {
 	struct role_state state;
 	struct fs *fs = NULL;
@@ -196,6 +197,7 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 	if (ret)
 		return EXIT_FAILED;
 	link_set(link, fs);
+	aborter_arm(aborter, opt->mountpoint);
 	/* What changed before fs was there to hear it. */
 	role_get(role, &state);
 	fs_role_changed(fs, &state);
@@ -216,6 +218,7 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 static int serve(const struct settings *opt, int ready_fd)
 {
 	struct link link = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+	struct aborter aborter;
 	struct role *role = NULL;
 	struct role_config config = {
 		.litefs_url = opt->litefs_url,
@@ -234,6 +237,10 @@ static int serve(const struct settings *opt, int ready_fd)
 		log_error("http_failed", "do=\"look whether libcurl is installed properly\"");
 		return EXIT_FAILED;
 	}
+	ret = aborter_start(&aborter);
+	if (ret)
+		log_warn("aborter_failed", "error=\"%s\" do=\"litefwd goes on; after a kill -9 a stuck mount needs umount -f\"",
+			 strerror(-ret));
 	signals_block(SIG_BLOCK);
 	ret = role_start(&config, &role);
 	signals_block(SIG_UNBLOCK);
@@ -244,7 +251,8 @@ static int serve(const struct settings *opt, int ready_fd)
 		code = wait_for_litefs(opt, role);
 	}
 	if (code == EXIT_OK)
-		code = mount_and_run(opt, role, config.node_id, &link, ready_fd);
+		code = mount_and_run(opt, role, config.node_id, &link, &aborter, ready_fd);
+	aborter_stop(&aborter);
 	role_stop(role);
 	api_global_fini();
 	return code;
