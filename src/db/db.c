@@ -242,6 +242,7 @@ static void destroy(struct db *db)
 	free(db->scratch);
 	undo_fini(&db->undo);
 	vwal_fini(&db->wal);
+	page_map_fini(&db->tip_frames);
 	spool_fini(&db->ltx);
 	walindex_fini(&db->index);
 	lock_table_fini(&db->locks);

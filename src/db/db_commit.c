@@ -23,6 +23,7 @@
 #include "db/db_internal.h"
 #include "format/ltx.h"
 
+#define WIDEN_NS (15 * NS_PER_MS)
 #define PROBE_EVERY_NS (500 * NS_PER_MS)
 /* What was sent may still be under way in a buffer somewhere: absent this often before it counts. */
 #define PROBES 3
@@ -41,7 +42,23 @@ static int source_frame(void *ctx, uint32_t frame, struct vwal_frame *ret, void 
 static int source_old_page(void *ctx, uint32_t pgno, void *page)
 {
 	struct db *db = ctx;
-	ssize_t n = lfs_files_read(&db->files, page, db->page_size, (off_t)(pgno - 1) * db->page_size);
+	struct vwal_frame f;
+	uint32_t frame;
+	ssize_t n;
+	int err = 0;
+
+	/*
+	 * LiteFS stands at tip (its checksum says so), and has just dropped these pages from its cache: our
+	 * own last image of them saves a round trip each.
+	 */
+	pthread_mutex_lock(&db->mu);
+	frame = page_map_get(&db->tip_frames, pgno);
+	if (frame)
+		err = vwal_frame(&db->wal, frame, &f, page);
+	pthread_mutex_unlock(&db->mu);
+	if (frame)
+		return err ? err : f.pgno == pgno ? 0 : -EUCLEAN;
+	n = lfs_files_read(&db->files, page, db->page_size, (off_t)(pgno - 1) * db->page_size);
 
 	return n < 0 ? (int)n : n != (ssize_t)db->page_size ? -EIO : 0;
 }
@@ -155,6 +172,24 @@ static void open_window(struct db *db, struct pos after)
 		db->guard_held = false;
 		db->guard_epoch++;
 		pthread_mutex_unlock(&db->mu);
+		err = guard_give_read0(&db->guard);
+		pthread_mutex_lock(&db->mu);
+	}
+	db_token_leave_locked(db);
+	if (err)
+		db_files_gone_locked(db, err);
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* LiteFS does not come: it may take this database for one in a rollback mode, which waits for SHARED. */
+static void widen_window(struct db *db)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&db->mu);
+	db_token_enter_locked(db);
+	if (db->window && db->files_ok) {
+		pthread_mutex_unlock(&db->mu);
 		err = guard_give_readers(&db->guard);
 		pthread_mutex_lock(&db->mu);
 	}
@@ -228,6 +263,7 @@ static void close_window_locked(struct db *db, bool ours)
 static int await_pos(struct db *db, struct pos after, int64_t until_ns)
 {
 	int64_t pause_ns = 40 * NS_PER_US;
+	int64_t widen_ns = clock_now_ns() + WIDEN_NS;
 
 	for (;;) {
 		struct pos pos;
@@ -239,6 +275,10 @@ static int await_pos(struct db *db, struct pos after, int64_t until_ns)
 			return -ESTALE;
 		if (clock_now_ns() >= until_ns || db->stop)
 			return 0;
+		if (clock_now_ns() >= widen_ns) {
+			widen_window(db);
+			widen_ns = INT64_MAX;
+		}
 		clock_sleep_ns(pause_ns);
 		if (pause_ns < NS_PER_MS)
 			pause_ns += pause_ns / 4;
@@ -295,8 +335,24 @@ static enum verdict decide(struct db *db, const struct changeset *cs, int64_t un
 	}
 }
 
+/* Without memory the map is emptied: LiteFS' pages are as good. */
+static void note_frames_locked(struct db *db, const struct changeset *cs)
+{
+	page_map_cut(&db->tip_frames, cs->new_pages);
+	for (uint32_t frame = cs->first_frame; frame <= cs->last_frame; frame++) {
+		struct vwal_frame f;
+
+		if (vwal_frame(&db->wal, frame, &f, NULL) != 0 ||
+		    (f.pgno <= cs->new_pages && page_map_put(&db->tip_frames, f.pgno, frame) != 0)) {
+			page_map_clear(&db->tip_frames);
+			return;
+		}
+	}
+}
+
 static void commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame)
 {
+	note_frames_locked(db, cs);
 	db->tip = cs->after;
 	db->up_pos = cs->after;
 	db->tip_pages = cs->new_pages;

@@ -102,6 +102,7 @@ struct db {
 	struct undo undo;
 	struct vwal wal;
 	struct walindex index;
+	struct page_map tip_frames; /* pages committed since base: the frame of the last image, which is LiteFS' page at tip */
 	uint64_t commit_seq;
 	uint8_t *scratch; /* one page, under mu */
 

@@ -137,6 +137,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 		db->base = db->tip = pos;
 		db->base_pages = db->tip_pages = f.pages;
 		undo_reset(&db->undo, f.header.page_size);
+		page_map_clear(&db->tip_frames);
 		walindex_restart(&db->index, &db->wal, f.pages);
 		memcpy(header, db->index.data, sizeof header);
 		if (foreign)

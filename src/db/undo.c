@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PGNOS_KEEP 4096
+
 void undo_init(struct undo *undo, const char *spool_dir, size_t threshold)
 {
 	*undo = (struct undo){0};
@@ -13,62 +15,42 @@ void undo_init(struct undo *undo, const char *spool_dir, size_t threshold)
 void undo_fini(struct undo *undo)
 {
 	spool_fini(&undo->pages);
+	page_map_fini(&undo->map);
 	free(undo->pgnos);
-	free(undo->map);
-	undo->pgnos = undo->map = NULL;
-	undo->count = undo->pgnos_cap = undo->map_cap = 0;
+	undo->pgnos = NULL;
+	undo->count = undo->pgnos_cap = 0;
 }
 
 void undo_reset(struct undo *undo, uint32_t page_size)
 {
 	spool_reset(&undo->pages);
+	page_map_clear(&undo->map);
 	undo->page_size = page_size;
 	undo->count = 0;
-	if (undo->map_cap > 4096) {
+	if (undo->pgnos_cap > PGNOS_KEEP) {
 		free(undo->pgnos);
-		free(undo->map);
-		undo->pgnos = undo->map = NULL;
-		undo->pgnos_cap = undo->map_cap = 0;
-	} else if (undo->map) {
-		memset(undo->map, 0, sizeof *undo->map * undo->map_cap);
+		undo->pgnos = NULL;
+		undo->pgnos_cap = 0;
 	}
-}
-
-static uint32_t bucket_of(const struct undo *undo, uint32_t pgno)
-{
-	uint32_t i = (pgno * UINT32_C(2654435761)) & (undo->map_cap - 1);
-
-	while (undo->map[i] && undo->pgnos[undo->map[i] - 1] != pgno)
-		i = (i + 1) & (undo->map_cap - 1);
-	return i;
 }
 
 bool undo_has(const struct undo *undo, uint32_t pgno)
 {
-	return undo->count && undo->map[bucket_of(undo, pgno)];
+	return page_map_get(&undo->map, pgno) != 0;
 }
 
-static int grow(struct undo *undo)
+static int reserve(struct undo *undo)
 {
-	uint32_t cap = undo->map_cap ? undo->map_cap * 2 : 64;
-	uint32_t *map, *pgnos;
+	uint32_t cap = undo->pgnos_cap ? undo->pgnos_cap * 2 : 64;
+	uint32_t *pgnos;
 
-	if (undo->count + 1 <= undo->map_cap / 2)
+	if (undo->count < undo->pgnos_cap)
 		return 0;
-	map = calloc(cap, sizeof *map);
-	pgnos = realloc(undo->pgnos, sizeof *pgnos * cap / 2);
-	if (pgnos)
-		undo->pgnos = pgnos;
-	if (!map || !pgnos) {
-		free(map);
+	pgnos = realloc(undo->pgnos, sizeof *pgnos * cap);
+	if (!pgnos)
 		return -ENOMEM;
-	}
-	undo->pgnos_cap = cap / 2;
-	free(undo->map);
-	undo->map = map;
-	undo->map_cap = cap;
-	for (uint32_t i = 0; i < undo->count; i++)
-		undo->map[bucket_of(undo, undo->pgnos[i])] = i + 1;
+	undo->pgnos = pgnos;
+	undo->pgnos_cap = cap;
 	return 0;
 }
 
@@ -78,24 +60,21 @@ int undo_put(struct undo *undo, uint32_t pgno, const void *page)
 
 	if (undo_has(undo, pgno))
 		return 0;
-	err = grow(undo);
+	err = reserve(undo);
 	if (!err)
 		err = spool_write(&undo->pages, (uint64_t)undo->count * undo->page_size, page, undo->page_size);
+	if (!err)
+		err = page_map_put(&undo->map, pgno, undo->count + 1);
 	if (err)
 		return err;
-	undo->pgnos[undo->count] = pgno;
-	undo->map[bucket_of(undo, pgno)] = undo->count + 1;
-	undo->count++;
+	undo->pgnos[undo->count++] = pgno;
 	return 0;
 }
 
 int undo_get(const struct undo *undo, uint32_t pgno, void *page)
 {
-	uint32_t slot;
+	uint32_t slot = page_map_get(&undo->map, pgno);
 
-	if (!undo->count)
-		return -ENOENT;
-	slot = undo->map[bucket_of(undo, pgno)];
 	if (!slot)
 		return -ENOENT;
 	if (spool_read(&undo->pages, (uint64_t)(slot - 1) * undo->page_size, page, undo->page_size) !=

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/spool.h"
+#include "db/page_map.h"
 
 struct undo {
 	struct spool pages;
@@ -19,8 +20,7 @@ struct undo {
 	uint32_t count;
 	uint32_t *pgnos; /* in order of arrival; slot i of the spool holds pgnos[i] */
 	uint32_t pgnos_cap;
-	uint32_t *map; /* open addressing: index + 1 into pgnos, 0 free */
-	uint32_t map_cap; /* power of two */
+	struct page_map map; /* index + 1 into pgnos */
 };
 
 void undo_init(struct undo *undo, const char *spool_dir, size_t threshold);

@@ -65,14 +65,18 @@ int guard_take_readers(struct guard *guard)
 	return 0;
 }
 
-int guard_give_readers(struct guard *guard)
+int guard_give_read0(struct guard *guard)
 {
-	int err;
-
 	if (!guard->readers)
 		return 0;
 	guard->readers = false;
-	err = set_shm(guard, F_UNLCK, WAL_READ_BYTE(0), 1);
+	return set_shm(guard, F_UNLCK, WAL_READ_BYTE(0), 1);
+}
+
+int guard_give_readers(struct guard *guard)
+{
+	int err = guard_give_read0(guard);
+
 	return err ? err : drop_shared_db(guard);
 }
 

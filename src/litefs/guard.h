@@ -36,6 +36,12 @@ void guard_init(struct guard *guard, struct lfs_files *files);
 int guard_take_readers(struct guard *guard);
 int guard_give_readers(struct guard *guard);
 
+/*
+ * READ0 alone, for a moment: a LiteFS that holds the database for one in WAL mode applies beside SHARED.
+ * guard_give_readers() or guard_take_readers() goes on from there.
+ */
+int guard_give_read0(struct guard *guard);
+
 int guard_take_writer(struct guard *guard);
 int guard_give_writer(struct guard *guard);
 
