@@ -23,6 +23,7 @@
 #include "db/db_internal.h"
 #include "format/ltx.h"
 
+#define SETTLE_NS (300 * NS_PER_MS)
 #define WIDEN_NS (15 * NS_PER_MS)
 #define PROBE_EVERY_NS (500 * NS_PER_MS)
 /* What was sent may still be under way in a buffer somewhere: absent this often before it counts. */
@@ -391,6 +392,8 @@ static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, 
 
 	log_warn("commit_outcome_open", "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64, db->name, cs->after.txid,
 		 cs->after.checksum);
+	/* LiteFS may still be busy with what it was sent, and two of the same TXID share a temporary file there: keep others away. */
+	clock_sleep_ns(SETTLE_NS);
 	upstream_end(db->up);
 	verdict = decide(db, cs, until_ns);
 	pthread_mutex_lock(&db->mu);

@@ -174,8 +174,10 @@ static void checkpoint_locked(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	if (!err) {
 		db->need_ckpt = false;
+		db->ckpt_failures = 0;
 		db->stats.checkpoints++;
 	} else {
+		db->ckpt_failures++;
 		if (log_allow(&limit_ckpt, 5000))
 			log_warn("checkpoint_failed",
 				 "db=%s error=\"%s\" do=\"litefwd asks LiteFS again; a direct client that reads without end is in the way\"",
@@ -291,13 +293,21 @@ static void fold_locked(struct db *db)
 		db_files_gone_locked(db, err);
 }
 
+/* After a turn of this node. Where nobody is known to wait: enough for one who has just come. */
+static int64_t turn_gap_locked(const struct db *db)
+{
+	if (db->turns % LONG_PAUSE_EVERY == 0)
+		return LONG_PAUSE_NS - 10 * NS_PER_MS;
+	return db_peers_locked(db, clock_now_ns()) ? gap_ns(2 * GUARD_HOLD_MAX_NS) : LONE_GAP_NS;
+}
+
 /* LiteFS' turn. Readers wait (parked) until the gap is over. */
 static void gap_locked(struct db *db)
 {
 	int64_t gap = gap_ns(clock_now_ns() - db->guard_since_ns);
 
-	if (db->want_gap && !db_peers_locked(db, clock_now_ns()))
-		gap = LONE_GAP_NS; /* nobody is known to wait: enough for one who has just come */
+	if (db->want_gap)
+		gap = turn_gap_locked(db);
 	/* Writers that wait for upstream hold READ meanwhile: they come again. */
 	if (db->up_state == UP_IDLE || db->up_state == UP_BEGIN)
 		db_answer_writes_locked(db, -EAGAIN);
@@ -511,7 +521,7 @@ void *db_guard_main(void *arg)
 				gap_locked(db);
 			} else {
 				db->want_gap = false;
-				db->gap_until_ns = clock_now_ns() + (db_peers_locked(db, clock_now_ns()) ? gap_ns(GUARD_HOLD_MAX_NS) : LONE_GAP_NS);
+				db->gap_until_ns = clock_now_ns() + turn_gap_locked(db);
 			}
 			continue;
 		}

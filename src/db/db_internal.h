@@ -123,6 +123,7 @@ struct db {
 	bool want_guard, want_gap, need_ckpt;
 	bool window; /* the guard is away, our own commit may come */
 	struct pos pending; /* in the window: the position after it */
+	unsigned ckpt_failures; /* in a row */
 	struct api *local_api; /* G's: checkpoint of LiteFS' WAL on the primary */
 
 	/* upstream */
@@ -132,6 +133,7 @@ struct db {
 	bool up_is_self;
 	struct pos up_pos; /* begin's answer, then each commit's */
 	int64_t rtt_ns;
+	unsigned turns; /* full ones */
 	bool settling; /* U gives back what the last commit needed; its client has its answer */
 	bool want_begin, catching, doomed, end_wanted;
 	bool yielding; /* the pause is for other nodes that were seen committing, on the primary */
@@ -156,11 +158,16 @@ struct db {
 /* Tunables that no option names. */
 #define GUARD_IDLE_NS (2 * NS_PER_MS)
 #define GUARD_HOLD_MAX_NS (50 * NS_PER_MS)
+/* Every so often a pause that suffices for a waiter that LiteFS looks after only every 50 ms by now. */
+#define LONG_PAUSE_EVERY 8
+#define LONG_PAUSE_NS (60 * NS_PER_MS)
 #define LONE_GAP_NS (6 * NS_PER_MS)
 #define GATE_WAIT_NS (120 * NS_PER_MS)
 #define CATCHUP_WAIT_NS (400 * NS_PER_MS)
 #define READ_PARK_NS (250 * NS_PER_MS)
 #define READ_PARK_SINGLE_NS NS_PER_S
+/* After so many vain checkpoints a direct reader is in the way, perhaps for ever: an error is better than silence. */
+#define CKPT_PATIENCE 5
 #define WRITE_PARK_SINGLE_NS (60 * NS_PER_MS)
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)

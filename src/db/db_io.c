@@ -157,6 +157,15 @@ ssize_t db_wal_read(struct db *db, void *buf, size_t len, off_t off)
 	pthread_mutex_lock(&db->mu);
 	/* Frames stay good for their readers even when the database's pages are not (I7): no reset comes before they leave. */
 	n = spool_read(&db->wal.bytes, (uint64_t)off, buf, len);
+	/*
+	 * Beyond what is committed reads only who writes. Else the header in the clients' memory is not ours (a writer
+	 * whose locks were dropped under it has published it late): make a new one.
+	 */
+	if (!db->locks.exclusive[SLOT_WRITE] && db_readers_locked(db) && db->mode == DB_MODE_WAL &&
+	    off + (off_t)len > wal_frame_offset(db->wal.committed + 1, db->page_size)) {
+		db->must_fold = true;
+		pthread_cond_signal(&db->g_cond);
+	}
 	pthread_mutex_unlock(&db->mu);
 	return n;
 }

@@ -94,6 +94,10 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 		db->stats.busy_gate++;
 		return -EAGAIN;
 	}
+	if (db->need_ckpt && db->ckpt_failures >= CKPT_PATIENCE) {
+		db->stats.busy_read++;
+		return -EAGAIN;
+	}
 	/*
 	 * Without the guard nobody reads here, so nobody's unlock is kept from us by the mutex that this call
 	 * holds in its process. Long enough that SQLite's hundred tries outlast a HALT of 30 s on the primary:

@@ -163,7 +163,11 @@ static void end_locked(struct db *db)
 		pause_ns = held * s->halt_pause_ms / (s->halt_max_hold_ms ? s->halt_max_hold_ms : 1);
 	peers = db_peers_locked(db, now);
 	db->yielding = false;
-	db->pause_until_ns = now + (peers ? pause_ns : pause_ns / 4);
+	if (!peers)
+		pause_ns /= 4;
+	if (held >= db->hold_span_ns && ++db->turns % LONG_PAUSE_EVERY == 0 && pause_ns < LONG_PAUSE_NS)
+		pause_ns = LONG_PAUSE_NS;
+	db->pause_until_ns = now + pause_ns;
 	if (upstream_kind(up) == UPSTREAM_SELF && held >= db->hold_span_ns) {
 		/*
 		 * LiteFS' waiters get in only when neither our readers nor our writers are there, and this

@@ -113,6 +113,8 @@ def notes(path):
 
 
 def main():
+    # Started in the background by a shell we would ignore it, and all that we start, which tests send it to.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description="runs the cluster tests")
     parser.add_argument("--soak", action="store_true", help="also the long ones")
     parser.add_argument("--list", action="store_true", help="only name the tests")
