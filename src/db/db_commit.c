@@ -360,6 +360,7 @@ static void commit_done_locked(struct db *db, const struct changeset *cs, uint32
 	db->wal.committed = frame;
 	db->index.change++;
 	db->commit_seq++;
+	db->turn_commits++;
 	db->committed_in_hold = true;
 	db->stats.pages_sent += cs->page_count;
 	db->stats.bytes_sent += db->ltx.size;

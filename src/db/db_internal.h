@@ -134,6 +134,10 @@ struct db {
 	struct pos up_pos; /* begin's answer, then each commit's */
 	int64_t rtt_ns;
 	unsigned turns; /* full ones */
+	/* Commits of this turn, how many it may have (see set_quota), and where the last one ended. */
+	uint32_t turn_commits, turn_quota;
+	uint64_t turn_end_txid;
+	int64_t turn_end_ns;
 	bool settling; /* U gives back what the last commit needed; its client has its answer */
 	bool want_begin, catching, doomed, end_wanted;
 	bool yielding; /* the pause is for other nodes that were seen committing, on the primary */

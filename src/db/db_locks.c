@@ -35,7 +35,8 @@ static void writer_left_locked(struct db *db, bool explicitly)
 	db->up_idle_since_ns = clock_now_ns();
 	if (db->must_fold)
 		pthread_cond_signal(&db->g_cond);
-	if (db->up_state == UP_HELD && db->up_idle_since_ns >= db->hold_end_ns) {
+	if (db->up_state == UP_HELD &&
+	    (db->up_idle_since_ns >= db->hold_end_ns || db->turn_commits >= db->turn_quota)) {
 		db->end_wanted = true; /* others want it too */
 		/* On the primary they want the guard away as well: nobody new gets in before that. */
 		db->want_gap = db->up_is_self;

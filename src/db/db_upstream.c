@@ -15,10 +15,8 @@
 /* No primary: answer BUSY at once for this long instead of asking again and again. */
 #define RETRY_NS (100 * NS_PER_MS)
 /* A lock that is older than this is renewed while its transaction goes on. */
+#define QUOTA_MIN 4
 #define RENEW_NS (8 * NS_PER_S)
-
-/* A begin on this node that waited for longer had company. */
-#define CONTENDED_NS (3 * NS_PER_MS)
 
 static struct log_limit limit_begin;
 
@@ -77,15 +75,29 @@ int db_peers_locked(const struct db *db, int64_t now)
 	return n;
 }
 
-static void set_hold_end_locked(struct db *db, bool contended)
+/*
+ * A commit takes less time on the primary than on a replica, and turns are measured in time: so that it does not
+ * commit more than the others, its turn is over, too, after as many commits as they had in such a time meanwhile.
+ */
+static void set_quota_locked(struct db *db, struct pos pos)
+{
+	int64_t away_ns = db->hold_since_ns - db->turn_end_ns;
+	uint64_t theirs = pos.txid - db->turn_end_txid;
+
+	db->turn_commits = 0;
+	db->turn_quota = UINT32_MAX;
+	if (!db->up_is_self || !db->turn_end_ns || !db_peers_locked(db, db->hold_since_ns) || pos.txid <= db->turn_end_txid)
+		return;
+	if (away_ns < 3 * PEER_RECENT_NS && theirs < 100000)
+		db->turn_quota = QUOTA_MIN + (uint32_t)(theirs * (uint64_t)db->hold_span_ns / (uint64_t)(away_ns + 1));
+}
+
+static void set_hold_end_locked(struct db *db)
 {
 	int64_t max_ns = db->config->settings->halt_max_hold_ms * NS_PER_MS;
 
 	db->rtt_ns = upstream_rtt_ns(db->up);
 	/* At 50 ms round trip a hold of 100 ms would be one transaction. */
-	/* A commit takes less time here than on a replica: with others waiting, so does the turn. */
-	if ((contended || db_peers_locked(db, db->hold_since_ns)) && upstream_kind(db->up) == UPSTREAM_SELF)
-		max_ns = max_ns * 6 / 10;
 	db->hold_span_ns = db->rtt_ns * 10 > max_ns ? db->rtt_ns * 10 : max_ns;
 	db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
 }
@@ -130,7 +142,8 @@ static void begin_locked(struct db *db)
 	db->up_pos = pos;
 	db->hold_since_ns = db->up_idle_since_ns = clock_now_ns();
 	db->keep_until_ns = db->hold_since_ns + KEEP_NS;
-	set_hold_end_locked(db, db->hold_since_ns - start > CONTENDED_NS);
+	set_hold_end_locked(db);
+	set_quota_locked(db, pos);
 	db->stats.begin_ns += (uint64_t)(db->hold_since_ns - start);
 	if (pos_equal(pos, db->tip)) {
 		db_answer_writes_locked(db, 0);
@@ -148,6 +161,7 @@ static void end_locked(struct db *db)
 	struct upstream *up = db->up;
 	int64_t now, held, pause_ns;
 	int peers;
+	bool used_up;
 
 	db->up_state = UP_END;
 	pthread_mutex_unlock(&db->mu);
@@ -157,6 +171,7 @@ static void end_locked(struct db *db)
 	held = now - db->hold_since_ns;
 	db->up_state = UP_IDLE;
 	db->doomed = db->end_wanted = db->catching = false;
+	used_up = held >= db->hold_span_ns || db->turn_commits >= db->turn_quota;
 	/* A hold that was used up is followed by the full pause, a short one by a short one; alone, a quarter will do. */
 	pause_ns = s->halt_pause_ms * NS_PER_MS;
 	if (held < s->halt_max_hold_ms * NS_PER_MS)
@@ -165,15 +180,17 @@ static void end_locked(struct db *db)
 	db->yielding = false;
 	if (!peers)
 		pause_ns /= 4;
-	if (held >= db->hold_span_ns && ++db->turns % LONG_PAUSE_EVERY == 0 && pause_ns < LONG_PAUSE_NS)
+	if (used_up && ++db->turns % LONG_PAUSE_EVERY == 0 && pause_ns < LONG_PAUSE_NS)
 		pause_ns = LONG_PAUSE_NS;
 	db->pause_until_ns = now + pause_ns;
-	if (upstream_kind(up) == UPSTREAM_SELF && held >= db->hold_span_ns) {
+	db->turn_end_ns = now;
+	db->turn_end_txid = db->tip.txid;
+	if (upstream_kind(up) == UPSTREAM_SELF && used_up) {
 		/*
 		 * LiteFS' waiters get in only when neither our readers nor our writers are there, and this
 		 * node is quickest to come back: leave each of the others the time that it had itself.
 		 */
-		int64_t theirs = peers * db->hold_span_ns;
+		int64_t theirs = peers * db->hold_span_ns * 4 / 5;
 
 		db->yielding = peers > 0;
 		if (db->pause_until_ns < now + theirs)
@@ -206,7 +223,7 @@ static void renew_locked(struct db *db)
 		return;
 	}
 	db->hold_since_ns = clock_now_ns();
-	set_hold_end_locked(db, false);
+	set_hold_end_locked(db);
 }
 
 /* Returns when to look again. */
