@@ -314,11 +314,11 @@ void fs_free(struct fs *fs)
 	atomic_store(&fs->stopping, true);
 	for (struct fs_database *d = fs->databases; d; d = d->next)
 		db_stop(d->db);
-	if (fs->session)
+	io_pool_free(fs->pool); /* its tasks reply on the session, whose descriptor the unmount closes */
+	if (fs->session) {
 		fuse_session_unmount(fs->session);
-	io_pool_free(fs->pool); /* its tasks reply on the session */
-	if (fs->session)
 		fuse_session_destroy(fs->session);
+	}
 	fs_handles_free(fs);
 	while (fs->databases) {
 		struct fs_database *d = fs->databases;
