@@ -24,7 +24,7 @@ struct walindex {
 int walindex_init(struct walindex *index);
 void walindex_fini(struct walindex *index);
 
-/* A header for a WAL that holds its first frame alone. Block 0's hash table must be stored once, see walindex_first_block(). */
+/* A header for a WAL that holds its first frame alone. (The hash table has that frame from walindex_init() on.) */
 void walindex_restart(struct walindex *index, const struct vwal *wal, uint32_t page_count);
 
 /* Every read mark but 0 unused: whoever wants to read must claim a slot first (the gate). */
