@@ -44,18 +44,16 @@ static void child_main(int fd, pid_t parent)
 {
 	struct sigaction sa = {.sa_handler = on_parent_died};
 	struct order order;
-	sigset_t all, none;
+	sigset_t all, waiting;
 	size_t got = 0;
 	int null_fd;
 
+	/* Whatever is sent to a whole group is not for us: we go when the parent says so, or has died. */
 	sigfillset(&all);
-	sigemptyset(&none);
+	waiting = all;
+	sigdelset(&waiting, SIGUSR1);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	sigaction(SIGUSR1, &sa, NULL);
-	sigdelset(&all, SIGUSR1);
-	sigdelset(&all, SIGTERM);
-	signal(SIGTERM, SIG_IGN); /* sent to a whole group: we go when the parent says so */
-	signal(SIGINT, SIG_IGN);
 	prctl(PR_SET_NAME, "litefwd-abort");
 	prctl(PR_SET_PDEATHSIG, SIGUSR1);
 	if (getppid() != parent)
@@ -78,7 +76,7 @@ static void child_main(int fd, pid_t parent)
 				abort_connection(&order);
 			_exit(0);
 		}
-		if (ppoll(&pfd, 1, NULL, &none) < 0)
+		if (ppoll(&pfd, 1, NULL, &waiting) < 0)
 			continue;
 		n = got < sizeof order ? read(3, (char *)&order + got, sizeof order - got) : read(3, &(char){0}, 1);
 		if (n <= 0)

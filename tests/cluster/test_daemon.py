@@ -13,13 +13,15 @@ def create(cluster):
 
 
 def daemons(cluster):
-    """Ids of this cluster's processes whose program is litefwd and that the harness did not start."""
+    """Ids of this cluster's processes whose program is litefwd and that the harness did not start, without their aborters."""
     started = {child.pid for child in cluster.children}
     binary = os.path.realpath(cluster.litefwd_binary)
     found = []
     for pid in marked_processes(cluster.base):
         try:
-            if pid not in started and os.path.realpath(os.readlink(f"/proc/{pid}/exe")) == binary:
+            with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
+                aborter = comm.read().strip() == "litefwd-abort"
+            if pid not in started and not aborter and os.path.realpath(os.readlink(f"/proc/{pid}/exe")) == binary:
                 found.append(pid)
         except OSError:
             pass
@@ -137,3 +139,30 @@ def test_start__litefs_dir_in_the_mounts_of_another_file_system__exit_3():
         node = cluster.primary
         code, _, err = run(cluster, "-f", "-o", node.litefwd_options(wait="0"), "/proc", node.mount)
         assert code == 3 and "not LiteFS" in err, (code, err)
+
+
+def test_aborter__litefwd_stopped_and_killed__no_process_is_left():
+    """The child that aborts a dead litefwd's connection ends with it, in either way."""
+    def aborters(cluster):
+        found = []
+        for pid in marked_processes(cluster.base):
+            try:
+                with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
+                    found += [pid] if comm.read().strip() == "litefwd-abort" else []
+            except OSError:
+                pass
+        return found
+
+    with with_litefs() as cluster:
+        create(cluster)
+        node = cluster.primary
+        node.start_litefwd()
+        assert len(aborters(cluster)) == 1
+        assert node.stop_litefwd() == 0
+        wait_until("the aborter has ended after an orderly end", lambda: not aborters(cluster), 5)
+        node.start_litefwd()
+        assert len(aborters(cluster)) == 1
+        node.kill_litefwd()
+        wait_until("the aborter has ended after a kill", lambda: not aborters(cluster), 5)
+        node.start_litefwd()
+        node.sql(DB, "INSERT INTO t VALUES ('after')")
