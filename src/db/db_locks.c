@@ -91,7 +91,7 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 	if (result != DB_PARKED)
 		return result;
 	/* Whoever reads already must leave before the gate opens; its process' other calls must not wait for it. */
-	if ((db->gate_closed || db->poison) && !db_single_locked(db, owner->tgid)) {
+	if ((db->gate_closed || db->want_gap || db->poison) && !db_single_locked(db, owner->tgid)) {
 		db->stats.busy_gate++;
 		return -EAGAIN;
 	}
