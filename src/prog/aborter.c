@@ -30,13 +30,21 @@ static void on_parent_died(int sig)
 static void abort_connection(const struct order *order)
 {
 	char path[128];
+	struct statx stx;
 	int fd;
 
 	snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", order->minor);
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd >= 0 && write(fd, "1", 1) == 1)
 		return;
-	/* No fusectl mounted: a forced unmount aborts too, and is refused with EBUSY after that where it is in use. */
+	/*
+	 * No fusectl mounted. A forced unmount aborts, too, but must not unmount: applications would write into the
+	 * directory below. While we hold its root it is busy, and the unmount is refused after the abort.
+	 */
+	fd = open(order->mountpoint, O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &stx) < 0 ||
+	    stx.stx_dev_minor != order->minor)
+		return;
 	umount2(order->mountpoint, MNT_FORCE | UMOUNT_NOFOLLOW);
 }
 
