@@ -155,10 +155,20 @@ static void checkpoint_locked(struct db *db)
 {
 	uint64_t id = (random_u64() >> 1) | 1;
 	struct api_halt halt;
+	int64_t size = 1;
 	int err, slot;
 
-	if (give_guard_locked(db) != 0)
+	if (give_guard_locked(db) != 0 || db_files_get_locked(db) != 0)
 		return;
+	pthread_mutex_unlock(&db->mu);
+	err = lfs_files_wal_size(&db->files, &size);
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	if (!err && size == 0) { /* another node's HALT has done it meanwhile */
+		db->need_ckpt = false;
+		db->ckpt_failures = 0;
+		return;
+	}
 	pthread_mutex_unlock(&db->mu);
 	slot = halt_record_add(db->config->halts, db->config->settings->litefs_url, db->name, id);
 	/* Not for long: G has calls to answer, and a direct reader that stays is in the way for as long as it likes. */
