@@ -57,7 +57,7 @@ struct db_call {
 	int kind;
 	uint64_t owner;
 	uint32_t slots;
-	int64_t deadline_ns;
+	int64_t parked_ns, deadline_ns;
 };
 
 /* Borrows config; notify_ctx goes to notify. -ENOENT: LiteFS has no such database; -EBADMSG: not SQLite's. */

@@ -37,7 +37,9 @@ static int give_guard_locked(struct db *db)
 	int err;
 
 	db_token_enter_locked(db);
-	if (!db->guard_held || db->up_state == UP_COMMIT || db->settling) {
+	/* Readers may have been let in while the token was waited for (I1); those of a poisoned view need no guard. */
+	if (!db->guard_held || db->up_state == UP_COMMIT || db->settling ||
+	    (db_readers_locked(db) && !db->poison && !db->stop)) {
 		db_token_leave_locked(db);
 		return db->guard_held ? -EBUSY : 0;
 	}
@@ -442,8 +444,13 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 			give_guard_locked(db);
 			return now + 20 * NS_PER_MS;
 		}
-		if (readers)
-			return now + 5 * NS_PER_MS; /* cannot be (I1); do not turn in circles */
+		if (readers) { /* I1 is broken: a bug of ours, and nobody may read on */
+			log_error("reader_without_guard", "db=%s do=\"report this bug; its readers get errors until they begin anew\"",
+				  db->name);
+			db->poison = true;
+			db->stats.poisons++;
+			return now;
+		}
 		err = validate_locked(db);
 		if (err == -EBADMSG) { /* no database there now: let LiteFS go on */
 			give_guard_locked(db);
@@ -457,6 +464,8 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 		fold_locked(db);
 		return 0;
 	}
+	if (!readers && now < db->returning_until_ns)
+		return db->returning_until_ns;
 	if (!readers && now - db->idle_since_ns >= GUARD_IDLE_NS) {
 		if (!writer_locked(db) && db->wal.committed > 1)
 			fold_locked(db);
@@ -466,6 +475,8 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	}
 	if (gap_at < db->gate_retry_ns)
 		gap_at = db->gate_retry_ns;
+	if (gap_at < db->returning_until_ns)
+		gap_at = db->returning_until_ns;
 	if (idle && now >= gap_at) {
 		gap_locked(db);
 		return 0;

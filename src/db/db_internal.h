@@ -95,6 +95,7 @@ struct db {
 	enum db_mode mode;
 	bool valid; /* the position was tip after the guard was taken, and no reset or fold is under way */
 	bool restarting; /* a reset or fold is under way: no claims of read marks */
+	int64_t restarted_ns; /* when the wal-index header was last made anew */
 	bool rebuild; /* what base..tip stands on is lost: begin anew even where the position has not moved */
 	uint32_t page_size;
 	struct pos base, tip;
@@ -119,6 +120,7 @@ struct db {
 	uint64_t guard_epoch; /* +1 whenever it is taken or given */
 	int64_t guard_since_ns, idle_since_ns, gap_until_ns, gate_retry_ns;
 	int gate_failures;
+	int64_t returning_until_ns; /* see db_expect_return_locked() */
 	bool reader_warned;
 	bool want_guard, want_gap, need_ckpt;
 	bool window; /* the guard is away, our own commit may come */
@@ -161,6 +163,8 @@ struct db {
 
 /* Tunables that no option names. */
 #define GUARD_IDLE_NS (2 * NS_PER_MS)
+/* SQLite's longest sleep between two tries for READ is 323 ms. */
+#define RETRY_SLEEP_MAX_NS (330 * NS_PER_MS)
 #define GUARD_HOLD_MAX_NS (50 * NS_PER_MS)
 /* Every so often a pause that suffices for a waiter that LiteFS looks after only every 50 ms by now. */
 #define LONG_PAUSE_EVERY 8
@@ -210,6 +214,13 @@ void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 /* db_locks.c */
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked);
 int db_write_request_locked(struct db *db, struct lock_owner *owner);
+
+/*
+ * READ was granted over a header that is newer than the one the reader has looked at: SQLite gives it back and comes
+ * again, having slept for up to 0.3 s if it was refused before. The guard is kept for it, or it finds
+ * yet another header then, and sleeps longer, for ever [seen: seven seconds beside two nodes that took turns].
+ */
+void db_expect_return_locked(struct db *db, struct lock_owner *owner);
 
 /* db_guard.c, db_view.c: G */
 void *db_guard_main(void *arg);

@@ -75,7 +75,7 @@ static int check_in_window_locked(struct db *db)
 static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t off)
 {
 	off_t end = (off_t)db->base_pages * db->page_size;
-	bool guarded = db->guard_held;
+	bool guarded = db->guard_held && db->valid;
 	uint64_t epoch = db->guard_epoch;
 	ssize_t n;
 	int ok;
@@ -108,7 +108,7 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 	if (ok)
 		return ok;
 	/* Without readers nobody relies on it: the next one validates, and the kernel's copy goes if it was foreign. */
-	if (!db_readers_locked(db) || (guarded && db->guard_held && db->guard_epoch == epoch))
+	if (!db_readers_locked(db) || (guarded && db->guard_held && db->valid && db->guard_epoch == epoch))
 		return (ssize_t)len;
 	if (!db->window) {
 		/* Taken in the meantime, or on its way back (I8). */

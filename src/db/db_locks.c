@@ -64,6 +64,29 @@ static void unlock_locked(struct db *db, struct lock_owner *owner, uint32_t slot
 		writer_left_locked(db, explicitly);
 }
 
+/* A reader that was sent away has come again. SQLite sleeps longer each time, until it is let in. */
+static void came_again(struct lock_owner *owner)
+{
+	int64_t away_ns;
+
+	if (!owner->sent_away_ns)
+		return;
+	away_ns = clock_now_ns() - owner->sent_away_ns;
+	owner->sent_away_ns = 0;
+	if (away_ns > owner->retry_ns && away_ns < RETRY_SLEEP_MAX_NS)
+		owner->retry_ns = away_ns;
+}
+
+void db_expect_return_locked(struct db *db, struct lock_owner *owner)
+{
+	int64_t now = clock_now_ns();
+	int64_t until = now + owner->retry_ns * 3 / 2 + 3 * NS_PER_MS;
+
+	owner->sent_away_ns = now;
+	if (db->returning_until_ns < until)
+		db->returning_until_ns = until;
+}
+
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked)
 {
 	enum lock_slot slot;
@@ -85,11 +108,16 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 
 static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slots, struct db_call *call)
 {
-	int result = db_read_request_locked(db, owner, slots, false);
+	int result;
 	int64_t now;
 
+	came_again(owner);
+	result = db_read_request_locked(db, owner, slots, false);
+	if (result == 0)
+		owner->retry_ns = 0; /* on the header that it has seen */
 	if (result != DB_PARKED)
 		return result;
+	owner->sent_away_ns = clock_now_ns(); /* unless it is parked */
 	/* Whoever reads already must leave before the gate opens; its process' other calls must not wait for it. */
 	if ((db->gate_closed || db->want_gap || db->poison) && !db_single_locked(db, owner->tgid)) {
 		db->stats.busy_gate++;
@@ -104,6 +132,7 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 	 * holds in its process. Long enough that SQLite's hundred tries outlast a HALT of 30 s on the primary:
 	 * it says SQLITE_PROTOCOL after that.
 	 */
+	owner->sent_away_ns = 0;
 	now = clock_now_ns();
 	db->want_guard = true;
 	db->stats.guard_waits++;
@@ -198,8 +227,13 @@ static int shm_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 		return -EAGAIN;
 	if (!exclusive && (slots & SLOTS_READ))
 		return read_lock_locked(db, owner, slots, call);
-	if (exclusive && (slots & SLOTS_READ) && (db->gate_closed || db->poison || db->restarting))
-		return -EAGAIN;
+	if (exclusive && (slots & SLOTS_READ)) {
+		came_again(owner);
+		if (db->gate_closed || db->poison || db->restarting) {
+			owner->sent_away_ns = clock_now_ns();
+			return -EAGAIN;
+		}
+	}
 	if (lock_conflict(&db->locks, owner, slots, exclusive, &slot))
 		return -EAGAIN;
 	lock_grant(&db->locks, owner, slots, exclusive);

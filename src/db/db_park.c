@@ -14,6 +14,7 @@ void db_park_locked(struct db *db, struct db_call *call, enum park_kind kind, ui
 	call->kind = kind;
 	call->owner = owner;
 	call->slots = slots;
+	call->parked_ns = clock_now_ns();
 	call->deadline_ns = deadline_ns;
 	call->next = NULL;
 	while (*tail)
@@ -27,8 +28,13 @@ static void answer(struct db *db, struct db_call **pp, int result)
 	struct db_call *call = *pp;
 
 	*pp = call->next;
-	if (result == -EAGAIN && call->kind == PARK_READ)
+	if (result == -EAGAIN && call->kind == PARK_READ) {
+		struct lock_owner *owner = lock_owner_find(&db->locks, call->owner);
+
 		db->stats.busy_read++;
+		if (owner)
+			owner->sent_away_ns = clock_now_ns();
+	}
 	if (result == -EAGAIN && call->kind == PARK_WRITE)
 		db->stats.busy_write++;
 	call->done(call, result);
@@ -48,10 +54,13 @@ void db_answer_reads_locked(struct db *db)
 		}
 		owner = lock_owner_find(&db->locks, (*pp)->owner);
 		result = owner ? db_read_request_locked(db, owner, (*pp)->slots, true) : -EAGAIN;
-		if (result == DB_PARKED)
+		if (result == DB_PARKED) {
 			pp = &(*pp)->next;
-		else
-			answer(db, pp, result);
+			continue;
+		}
+		if (result == 0 && (*pp)->parked_ns < db->restarted_ns)
+			db_expect_return_locked(db, owner);
+		answer(db, pp, result);
 	}
 }
 

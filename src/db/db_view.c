@@ -89,6 +89,7 @@ static void end_restart(struct db *db, bool done)
 	db->restarting = false;
 	db->valid = done;
 	db->rebuild = !done;
+	db->restarted_ns = clock_now_ns();
 	if (done)
 		db->must_fold = false;
 	pthread_mutex_unlock(&db->mu);

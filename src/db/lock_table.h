@@ -39,7 +39,10 @@ struct lock_owner {
 	uint32_t shared; /* slots */
 	uint32_t exclusive;
 	uint64_t handle[2]; /* last handle it locked the database / the shm through */
-	uint64_t read_seq; /* db's: commit count when READ was granted */
+	/* db's own: */
+	uint64_t read_seq; /* commit count when READ was granted */
+	int64_t sent_away_ns; /* when it was last told to come again for READ; 0: it was not */
+	int64_t retry_ns; /* how long it stays away then */
 	struct lock_owner *next;
 };
 
