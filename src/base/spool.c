@@ -131,6 +131,17 @@ int spool_write(struct spool *spool, uint64_t off, const void *data, size_t len)
 	return 0;
 }
 
+int spool_truncate(struct spool *spool, uint64_t size)
+{
+	if (size >= spool->size)
+		return 0;
+	/* In the file, too: what is written beyond later must leave zeros before it. */
+	if (spool->fd >= 0 && ftruncate(spool->fd, (off_t)size) < 0)
+		return -errno;
+	spool->size = size;
+	return 0;
+}
+
 ptrdiff_t spool_read(const struct spool *spool, uint64_t off, void *buf, size_t len)
 {
 	size_t done = 0;

@@ -29,6 +29,9 @@ void spool_reset(struct spool *spool);
 /* Grows as needed; a gap reads as zeros. */
 int spool_write(struct spool *spool, uint64_t off, const void *data, size_t len);
 
+/* Cuts off what lies beyond size; a larger size changes nothing. */
+int spool_truncate(struct spool *spool, uint64_t size);
+
 /* Bytes read: short at the end. */
 ptrdiff_t spool_read(const struct spool *spool, uint64_t off, void *buf, size_t len);
 

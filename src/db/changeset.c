@@ -14,11 +14,6 @@
 
 #define GROWTH_UNWRITTEN_MAX 65536
 
-struct page_ref {
-	uint32_t pgno;
-	uint32_t frame;
-};
-
 struct build {
 	struct changeset *cs;
 	const struct changeset_source *source;
@@ -35,6 +30,29 @@ static int compare_ref(const void *a, const void *b)
 	if (x->pgno != y->pgno)
 		return x->pgno < y->pgno ? -1 : 1;
 	return x->frame < y->frame ? -1 : x->frame > y->frame;
+}
+
+/* SQLite writes nearly every page that it adds; LiteFS' own limit is far away. A size from nowhere is not believed. */
+static int check_growth(const struct changeset *cs, uint32_t images)
+{
+	if (cs->new_pages > cs->old_pages && cs->new_pages - cs->old_pages > (uint64_t)images + GROWTH_UNWRITTEN_MAX)
+		return -EBADMSG;
+	return 0;
+}
+
+static int collect_refs(struct build *b)
+{
+	struct changeset *cs = b->cs;
+
+	if (cs->new_pages == 0)
+		return -EBADMSG;
+	b->refs = malloc(sizeof *b->refs * (cs->ref_count + 1));
+	if (!b->refs)
+		return -ENOMEM;
+	memcpy(b->refs, cs->refs, sizeof *b->refs * cs->ref_count);
+	qsort(b->refs, cs->ref_count, sizeof *b->refs, compare_ref);
+	b->ref_count = cs->ref_count;
+	return check_growth(cs, cs->ref_count);
 }
 
 static int collect(struct build *b)
@@ -57,8 +75,7 @@ static int collect(struct build *b)
 		b->refs[i] = (struct page_ref){f.pgno, cs->first_frame + i};
 		cs->new_pages = f.commit;
 	}
-	/* SQLite writes nearly every page that it adds; LiteFS' own limit is far away. A size from nowhere is not believed. */
-	if (cs->new_pages > cs->old_pages && cs->new_pages - cs->old_pages > n + GROWTH_UNWRITTEN_MAX)
+	if (check_growth(cs, n) != 0)
 		return -EBADMSG;
 	qsort(b->refs, n, sizeof *b->refs, compare_ref);
 	for (uint32_t i = 0; i < n; i++)
@@ -72,12 +89,14 @@ static int check_page1(struct build *b)
 {
 	struct sqlite_header header;
 
-	if (sqlite_header_parse(b->new_page, &header) != 0 || header.page_size != b->cs->page_size || !header.wal) {
+	if (sqlite_header_parse(b->new_page, &header) != 0 || header.page_size != b->cs->page_size ||
+	    !(header.wal || b->cs->any_mode)) {
 		log_error("transaction_refused",
 			  "db=%s do=\"page size and journal mode of a database cannot be changed through LiteFS\"",
 			  b->cs->db_name);
 		return -EPROTO;
 	}
+	b->cs->to_wal = header.wal;
 	return 0;
 }
 
@@ -184,7 +203,8 @@ static ptrdiff_t reader_read(void *ctx, void *buf, size_t len)
 
 static struct ltx_header header_of(const struct changeset *cs)
 {
-	uint64_t bytes = (uint64_t)(cs->last_frame - cs->first_frame + 1) * cs->page_size;
+	uint64_t images = cs->refs ? cs->ref_count : cs->last_frame - cs->first_frame + 1;
+	uint64_t bytes = images * cs->page_size;
 
 	return (struct ltx_header){
 		.flags = bytes >= COMPRESS_FROM_BYTES ? LTX_FLAG_COMPRESS_LZ4 : 0,
@@ -232,7 +252,8 @@ static int verify(struct build *b, const struct spool *ltx)
 
 	if (!err && (dec.header.page_size != cs->page_size || dec.header.pre_apply != cs->before.checksum ||
 		     dec.header.min_txid != cs->before.txid + 1 || dec.header.max_txid != cs->before.txid + 1 ||
-		     dec.header.min_txid < 2))
+		     /* LiteFS takes TXID 1 for a snapshot, whatever it has: only where there is nothing yet. */
+		     (dec.header.min_txid < 2 && (cs->old_pages || cs->before.checksum))))
 		err = -EUCLEAN;
 	while (!err && (more = ltx_decoder_page(&dec, &pgno, b->new_page)) == 1) {
 		pages++;
@@ -274,11 +295,13 @@ int changeset_build(struct changeset *cs, const struct changeset_source *source,
 	int err;
 
 	cs->page_count = 0;
-	cs->new_pages = 0;
+	cs->to_wal = false;
+	if (!cs->refs)
+		cs->new_pages = 0;
 	spool_reset(ltx);
 	b.new_page = malloc(cs->page_size);
 	b.old_page = malloc(cs->page_size);
-	err = b.new_page && b.old_page ? collect(&b) : -ENOMEM;
+	err = !b.new_page || !b.old_page ? -ENOMEM : cs->refs ? collect_refs(&b) : collect(&b);
 	if (!err)
 		err = encode(&b, ltx);
 	if (!err && (cs->page_count || cs->new_pages != cs->old_pages))

@@ -1,5 +1,5 @@
 /*
- * changeset: one transaction of the virtual WAL as an LTX file.
+ * changeset: one transaction, of the virtual WAL or of an overlay, as an LTX file.
  *
  * Takes the last image of each page among the transaction's frames, drops what lies
  * beyond the new end, adds zero pages where the database grew over pages that were never
@@ -15,11 +15,18 @@
 #ifndef LITEFWD_DB_CHANGESET_H
 #define LITEFWD_DB_CHANGESET_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/spool.h"
 #include "db/vwal.h"
 #include "format/pos.h"
+
+/* The image of a page: the frame of a WAL, or whatever else source->frame() knows it by; from 1. */
+struct page_ref {
+	uint32_t pgno;
+	uint32_t frame;
+};
 
 struct changeset_source {
 	/* As vwal_frame(). */
@@ -34,13 +41,17 @@ struct changeset_source {
 struct changeset {
 	const char *db_name; /* for the log */
 	uint32_t page_size;
-	uint32_t first_frame, last_frame;
+	uint32_t first_frame, last_frame; /* where refs is NULL */
+	const struct page_ref *refs; /* borrowed; each page once, in any order: a transaction that is no WAL's */
+	uint32_t ref_count;
+	bool any_mode; /* page 1 may name either journal mode; else it must be WAL */
 	uint32_t old_pages; /* size before */
 	struct pos before;
 	uint64_t node_id;
 	int64_t timestamp_ms;
+	uint32_t new_pages; /* a result; given with refs */
 	/* results */
-	uint32_t new_pages;
+	bool to_wal; /* page 1 is in the file, and says WAL */
 	uint32_t page_count; /* pages in the file; 0: nothing changed, nothing to send */
 	struct pos after;
 };

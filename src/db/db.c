@@ -31,8 +31,10 @@ int64_t db_size(struct db *db, enum file_kind kind)
 		size = (int64_t)db->wal.bytes.size;
 	else if (kind == FILE_SHM)
 		size = (int64_t)db->index.size;
+	else if (kind == FILE_JOURNAL)
+		size = (int64_t)db->journal.bytes.size;
 	else
-		size = (int64_t)db->base_pages * db->page_size;
+		size = (int64_t)db_database_pages_locked(db) * db->page_size;
 	pthread_mutex_unlock(&db->mu);
 	return size;
 }
@@ -101,7 +103,7 @@ void db_handle_closed(struct db *db, pid_t tgid)
 int db_files_get_locked(struct db *db)
 {
 	if (!db->files_ok)
-		return -ENOTCONN;
+		return db->absent ? -ENOENT : -ENOTCONN;
 	db->files_users++;
 	return 0;
 }
@@ -128,17 +130,22 @@ static void ident_now(struct db *db, struct lfs_ident *ret)
 int db_files_open(struct db *db, struct lfs_files *ret, struct lfs_ident *ret_ident)
 {
 	struct lfs_ident before;
+	int64_t size = 0;
 	int err;
 
 	ident_now(db, &before);
 	err = lfs_files_open(db->config->settings->litefs_dir, db->name, ret);
 	if (err)
 		return err;
+	err = lfs_files_size(ret, &size);
 	ident_now(db, ret_ident);
-	if (lfs_ident_equal(&before, ret_ident))
-		return 0;
-	lfs_files_close(ret); /* re-created at this moment: the next try will do */
-	return -EAGAIN;
+	if (!err && size == 0)
+		err = -ENOENT; /* opened by a direct client, and never written: no position, nothing to lock */
+	if (!err && !lfs_ident_equal(&before, ret_ident))
+		err = -EAGAIN; /* re-created at this moment: the next try will do */
+	if (err)
+		lfs_files_close(ret);
+	return err;
 }
 
 bool db_files_current(struct db *db)
@@ -223,7 +230,7 @@ static int peek(struct db *db)
 		db->mode = header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK;
 		db->page_size = header.page_size;
 		db->base_pages = db->tip_pages = (uint32_t)(size / header.page_size);
-		undo_reset(&db->undo, header.page_size);
+		page_set_reset(&db->undo, header.page_size);
 		err = vwal_restart(&db->wal, page, header.page_size, db->base_pages);
 	}
 	if (!err)
@@ -236,13 +243,16 @@ static void destroy(struct db *db)
 {
 	upstream_free(db->remote);
 	upstream_free(db->self);
+	upstream_free(db->own);
 	api_free(db->local_api);
 	if (db->files_ok)
 		lfs_files_close(&db->files);
 	free(db->scratch);
-	undo_fini(&db->undo);
+	page_set_fini(&db->undo);
 	vwal_fini(&db->wal);
 	page_map_fini(&db->tip_frames);
+	page_set_fini(&db->overlay);
+	vjournal_fini(&db->journal);
 	spool_fini(&db->ltx);
 	walindex_fini(&db->index);
 	lock_table_fini(&db->locks);
@@ -259,7 +269,7 @@ static void destroy(struct db *db)
 	free(db);
 }
 
-int db_open(const struct db_config *config, const char *name, void *notify_ctx, struct db **ret)
+int db_open(const struct db_config *config, const char *name, bool create, void *notify_ctx, struct db **ret)
 {
 	const struct settings *s = config->settings;
 	struct db *db;
@@ -278,9 +288,11 @@ int db_open(const struct db_config *config, const char *name, void *notify_ctx, 
 	clock_cond_init(&db->g_cond);
 	clock_cond_init(&db->u_cond);
 	clock_cond_init(&db->changed);
-	undo_init(&db->undo, s->spool_dir, (size_t)s->spool_threshold);
+	page_set_init(&db->undo, s->spool_dir, (size_t)s->spool_threshold);
 	vwal_init(&db->wal, s->spool_dir, (size_t)s->spool_threshold);
 	spool_init(&db->ltx, s->spool_dir, (size_t)s->spool_threshold);
+	page_set_init(&db->overlay, s->spool_dir, (size_t)s->spool_threshold);
+	vjournal_init(&db->journal, s->spool_dir, (size_t)s->spool_threshold);
 	lock_table_init(&db->locks);
 	guard_init(&db->guard, &db->files);
 	db->scratch = malloc(65536);
@@ -289,8 +301,13 @@ int db_open(const struct db_config *config, const char *name, void *notify_ctx, 
 		err = db_files_open(db, &db->files, &db->ident);
 	db->files_ok = !err;
 	db->rebuild = true;
-	if (!err)
+	if (!err) {
 		err = peek(db);
+	} else if (err == -ENOENT && create && lfs_dir_alive(s->litefs_dir)) {
+		db_vanish_locked(db); /* nobody knows it yet: no lock is needed */
+		db->created = true;
+		err = 0;
+	}
 	up = (struct upstream_config){
 		.settings = s,
 		.name = db->name,
@@ -306,6 +323,8 @@ int db_open(const struct db_config *config, const char *name, void *notify_ctx, 
 		err = upstream_new(&up, UPSTREAM_REMOTE, &db->remote);
 	if (!err)
 		err = upstream_new(&up, UPSTREAM_SELF, &db->self);
+	if (!err)
+		err = upstream_new(&up, UPSTREAM_OWN, &db->own);
 	if (!err)
 		err = api_new(s->litefs_url, config->node_id, &db->local_api);
 	if (!err)
@@ -352,6 +371,9 @@ void db_stop(struct db *db)
 		db->parked = call->next;
 		call->done(call, -EIO);
 	}
+	if (db->drop_call)
+		db->drop_call->done(db->drop_call, -EIO);
+	db->drop_call = NULL;
 	pthread_mutex_unlock(&db->mu);
 }
 
@@ -385,11 +407,11 @@ json_t *db_status(struct db *db)
 	json_t *o;
 
 	pthread_mutex_lock(&db->mu);
-	o = json_pack("{s:s, s:o, s:o, s:i, s:i, s:i, s:s, s:b, s:b, s:b, s:i}", "mode",
-		      db->mode == DB_MODE_WAL ? "wal" : "rollback", "base", pos_json(db->base), "tip", pos_json(db->tip),
+	o = json_pack("{s:s, s:b, s:o, s:o, s:i, s:i, s:i, s:s, s:b, s:b, s:b, s:i}", "mode",
+		      db->mode == DB_MODE_WAL ? "wal" : "rollback", "absent", db->absent, "base", pos_json(db->base), "tip", pos_json(db->tip),
 		      "page_size", (int)db->page_size, "wal_frames", (int)db->wal.committed, "undo_pages",
 		      (int)db->undo.count, "upstream", up_names[db->up_state], "guard_held", db->guard_held, "poisoned",
-		      db->poison, "litefs_gone", !db->files_ok, "readers", (int)db_readers_locked(db));
+		      db->poison, "litefs_gone", !db->files_ok && !db->absent, "readers", (int)db_readers_locked(db));
 #define NUMBER(field) json_object_set_new(o, #field, json_integer((json_int_t)s->field))
 	if (o) {
 		NUMBER(commits_remote);

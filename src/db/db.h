@@ -41,8 +41,10 @@ struct db_notify {
 	void (*mode_changed)(void *ctx);
 };
 
+struct super_table;
 struct db_config {
 	const struct settings *settings;
+	struct super_table *supers;
 	struct role *role;
 	struct halt_record *halts;
 	uint64_t node_id;
@@ -60,8 +62,11 @@ struct db_call {
 	int64_t parked_ns, deadline_ns;
 };
 
-/* Borrows config; notify_ctx goes to notify. -ENOENT: LiteFS has no such database; -EBADMSG: not SQLite's. */
-int db_open(const struct db_config *config, const char *name, void *notify_ctx, struct db **ret);
+/*
+ * Borrows config; notify_ctx goes to notify. -ENOENT: LiteFS has no such database, and create is false (else it is
+ * an empty one until its first commit); -EBADMSG: not SQLite's.
+ */
+int db_open(const struct db_config *config, const char *name, bool create, void *notify_ctx, struct db **ret);
 /*
  * db_stop lets a commit in progress end, gives back what is held upstream, joins the workers and
  * answers parked calls -EIO; afterwards calls are still allowed and fail or answer from memory. Blocks.
@@ -71,8 +76,16 @@ void db_stop(struct db *db);
 void db_free(struct db *db);
 
 const char *db_name(const struct db *db);
+/* LiteFS has it, or it was created here and nothing is in it yet. Asks LiteFS: blocks. */
+bool db_exists(struct db *db);
+/* An empty database of this name is to exist; nothing if it does. -EEXIST is for the caller. */
+void db_create(struct db *db);
+/* The same without asking LiteFS: made here, and never written. */
+bool db_is_virgin(struct db *db);
+/* Drops the database everywhere. 0, DB_PARKED; -EBUSY: somebody has it open. */
+int db_unlink(struct db *db, struct db_call *call);
 enum db_mode db_mode(struct db *db);
-/* Of FILE_DATABASE, FILE_WAL, FILE_SHM. */
+/* Of FILE_DATABASE, FILE_WAL, FILE_SHM, FILE_JOURNAL. */
 int64_t db_size(struct db *db, enum file_kind kind);
 
 struct db_lock {
@@ -108,6 +121,22 @@ int db_wal_write(struct db *db, uint64_t owner, const void *data, size_t len, of
 
 ssize_t db_shm_read(struct db *db, void *buf, size_t len, off_t off);
 int db_shm_write(struct db *db, const void *data, size_t len, off_t off);
+
+/*
+ * Rollback mode. The writer is the process that holds EXCLUSIVE: its pages are an overlay until its journal ends.
+ * Whatever ends the journal of a transaction may be parked until that is committed. -EACCES: not the writer's, or
+ * a transaction that litefwd could not commit (logged); -EIO: lost, nothing has changed.
+ */
+int db_write(struct db *db, pid_t tgid, const void *data, size_t len, off_t off);
+int db_truncate(struct db *db, pid_t tgid, off_t size);
+bool db_journal_exists(struct db *db);
+int db_journal_create(struct db *db);
+ssize_t db_journal_read(struct db *db, void *buf, size_t len, off_t off);
+int db_journal_write(struct db *db, uint64_t owner, const void *data, size_t len, off_t off, struct db_call *call);
+int db_journal_truncate(struct db *db, pid_t tgid, off_t size, struct db_call *call);
+int db_journal_unlink(struct db *db, pid_t tgid, struct db_call *call);
+/* The super-journal of this name ends: commits, where this database's journal names it; else 0. */
+int db_commit_super(struct db *db, const char *super, struct db_call *call);
 
 /* The role has changed: what is held may no longer be ours to hold. Does not block. */
 void db_role_changed(struct db *db);

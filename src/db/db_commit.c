@@ -24,6 +24,8 @@
 #include "format/ltx.h"
 
 #define SETTLE_NS (300 * NS_PER_MS)
+/* Bytes per second: what an upload, and LiteFS' work on it, may take. */
+#define SEND_RATE_MIN (UINT64_C(4) << 20)
 #define WIDEN_NS (15 * NS_PER_MS)
 #define PROBE_EVERY_NS (500 * NS_PER_MS)
 /* What was sent may still be under way in a buffer somewhere: absent this often before it counts. */
@@ -36,6 +38,18 @@ static int source_frame(void *ctx, uint32_t frame, struct vwal_frame *ret, void 
 
 	pthread_mutex_lock(&db->mu);
 	err = vwal_frame(&db->wal, frame, ret, page);
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+static int source_overlay(void *ctx, uint32_t slot, struct vwal_frame *ret, void *page)
+{
+	struct db *db = ctx;
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	*ret = (struct vwal_frame){.pgno = db->overlay.pgnos[slot - 1]};
+	err = page_set_get(&db->overlay, ret->pgno, page);
 	pthread_mutex_unlock(&db->mu);
 	return err;
 }
@@ -70,8 +84,9 @@ static int source_keep(void *ctx, uint32_t pgno, const void *page)
 	int err = 0;
 
 	pthread_mutex_lock(&db->mu);
-	if (pgno <= db->base_pages)
-		err = undo_put(&db->undo, pgno, page);
+	/* In a rollback mode nobody reads but the writer. */
+	if (db->mode == DB_MODE_WAL && pgno <= db->base_pages)
+		err = page_set_add(&db->undo, pgno, page);
 	pthread_mutex_unlock(&db->mu);
 	return err;
 }
@@ -134,11 +149,42 @@ static void files_put(struct db *db, int err)
 	pthread_mutex_unlock(&db->mu);
 }
 
-/* LiteFS' position here; -ENOTCONN while it is gone. */
+static bool is_absent(struct db *db)
+{
+	bool absent;
+
+	pthread_mutex_lock(&db->mu);
+	absent = db->absent;
+	pthread_mutex_unlock(&db->mu);
+	return absent;
+}
+
+/* Of a database that this commit creates: its files come when LiteFS has applied it. */
+static int created_pos(struct db *db)
+{
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	db_token_enter_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	err = db_appear(db, true);
+	pthread_mutex_lock(&db->mu);
+	db_token_leave_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+/* LiteFS' position here; -ENOTCONN while it is gone, -ENOENT while it does not have the database. */
 static int local_pos(struct db *db, struct pos *ret)
 {
-	int err = files_get(db);
+	int err;
 
+	if (is_absent(db)) {
+		err = created_pos(db);
+		if (err)
+			return err;
+	}
+	err = files_get(db);
 	if (err)
 		return err;
 	err = lfs_files_pos(&db->files, ret);
@@ -146,14 +192,18 @@ static int local_pos(struct db *db, struct pos *ret)
 	return err;
 }
 
-static int probe(struct db *db, struct upstream *up, struct pos *ret)
+/* Where a commit goes, with the role as it is now; self stands for LiteFS' locks where there are files to lock. */
+static int probe(struct db *db, bool replica, struct pos *ret)
 {
-	int err = files_get(db);
+	bool absent = is_absent(db);
+	struct upstream *up = replica ? db->remote : absent ? db->own : db->self;
+	int err = absent ? 0 : files_get(db);
 
 	if (err)
 		return err;
 	err = upstream_probe(up, clock_now_ns() + NS_PER_S, ret);
-	files_put(db, 0);
+	if (!absent)
+		files_put(db, 0);
 	return err;
 }
 
@@ -173,7 +223,8 @@ static void open_window(struct db *db, struct pos after)
 		db->guard_held = false;
 		db->guard_epoch++;
 		pthread_mutex_unlock(&db->mu);
-		err = guard_give_read0(&db->guard);
+		/* A LiteFS that knows it in a rollback mode waits for SHARED as well. */
+		err = db->mode == DB_MODE_WAL ? guard_give_read0(&db->guard) : guard_give_readers(&db->guard);
 		pthread_mutex_lock(&db->mu);
 	}
 	db_token_leave_locked(db);
@@ -310,7 +361,7 @@ static enum verdict decide(struct db *db, const struct changeset *cs, int64_t un
 			/* Replicated to here, or built upon: it is in the cluster's one history. */
 			if (ours == 1 && (there == -ESTALE || upstream_kind(db->up) == UPSTREAM_REMOTE))
 				return VERDICT_COMMITTED;
-			if (ours == 1 && probe(db, db->self, &pos) == 0 && pos_equal(pos, cs->after))
+			if (ours == 1 && probe(db, false, &pos) == 0 && pos_equal(pos, cs->after))
 				return VERDICT_COMMITTED; /* still, or again, the primary */
 			if (there == -ESTALE && ours < 0)
 				return VERDICT_UNKNOWN;
@@ -326,7 +377,7 @@ static enum verdict decide(struct db *db, const struct changeset *cs, int64_t un
 			role_get(db->config->role, role);
 			replica = role->kind == ROLE_REPLICA;
 			free(role);
-			if (probe(db, replica ? db->remote : db->self, &pos) == 0 &&
+			if (probe(db, replica, &pos) == 0 &&
 			    (pos.txid < cs->after.txid ||
 			     (pos.txid == cs->after.txid && pos.checksum != cs->after.checksum)) &&
 			    ++absent >= PROBES)
@@ -351,14 +402,29 @@ static void note_frames_locked(struct db *db, const struct changeset *cs)
 	}
 }
 
+/* The overlay is what LiteFS has now: there is but one state, and only its writer knows it yet. */
+static void rollback_done_locked(struct db *db, const struct changeset *cs)
+{
+	db->base = cs->after;
+	db->base_pages = cs->new_pages;
+	page_set_reset(&db->overlay, db->page_size);
+	db->writing = false;
+	if (cs->to_wal)
+		db->switching = db->must_fold = true;
+}
+
 static void commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame)
 {
-	note_frames_locked(db, cs);
+	if (cs->refs) {
+		rollback_done_locked(db, cs);
+	} else {
+		note_frames_locked(db, cs);
+		db->wal.committed = frame;
+		db->index.change++;
+	}
 	db->tip = cs->after;
 	db->up_pos = cs->after;
 	db->tip_pages = cs->new_pages;
-	db->wal.committed = frame;
-	db->index.change++;
 	db->commit_seq++;
 	db->turn_commits++;
 	db->committed_in_hold = true;
@@ -421,20 +487,21 @@ static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, 
 
 static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 {
-	int64_t start = clock_now_ns(), sent, until = start + db->config->settings->commit_timeout_ms * NS_PER_MS;
-	bool remote = upstream_kind(db->up) == UPSTREAM_REMOTE;
+	/* The time to send it, and half of commit_timeout for the answer, half to find out without one. */
+	int64_t start = clock_now_ns(), sent, sending_ns = (int64_t)(db->ltx.size / SEND_RATE_MIN) * NS_PER_S;
+	int64_t timeout_ns = db->config->settings->commit_timeout_ms * NS_PER_MS, until = start + sending_ns + timeout_ns;
+	bool remote = upstream_kind(db->up) != UPSTREAM_SELF, creates = is_absent(db);
 	struct upstream_tx tx = {
 		.before = cs->before, .after = cs->after, .size = db->ltx.size, .read_at = tx_read_at, .sent = tx_sent, .ctx = db};
 	enum outcome outcome;
-	int err = files_get(db);
+	int err = creates ? 0 : files_get(db);
 	bool early;
 
 	db->pending = cs->after; /* for tx_sent(); nobody looks at it outside the window */
 	if (!err) {
-		/* Half of the time for the answer, half to find out without one. */
-		outcome = upstream_commit(db->up, &tx, start + (until - start) / 2);
-		files_put(db, 0);
-		err = 0;
+		outcome = upstream_commit(db->up, &tx, start + sending_ns + timeout_ns / 2);
+		if (!creates)
+			files_put(db, 0);
 	} else {
 		outcome = OUTCOME_REFUSED;
 	}
@@ -451,6 +518,8 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 		open_window(db, cs->after);
 		return undecided(db, cs, frame, until);
 	}
+	if (upstream_kind(db->up) == UPSTREAM_OWN)
+		upstream_end(db->up); /* it holds the very locks that are the guard */
 	if (remote) {
 		open_window(db, cs->after);
 		if (await_pos(db, cs->after, until) != 1)
@@ -474,9 +543,61 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 	return err;
 }
 
-static int commit(struct db *db, uint32_t frame)
+/* The overlay's pages. NULL: no memory. */
+static struct page_ref *list_overlay(struct db *db, uint32_t *ret_count)
 {
-	const struct changeset_source source = {source_frame, source_old_page, source_keep, db};
+	struct page_ref *refs;
+	uint32_t n = 0;
+
+	pthread_mutex_lock(&db->mu);
+	refs = malloc(sizeof *refs * ((size_t)db->overlay.count + 1));
+	for (uint32_t i = 0; refs && i < db->overlay.count; i++)
+		if (page_set_slot_is_current(&db->overlay, i))
+			refs[n++] = (struct page_ref){db->overlay.pgnos[i], i + 1};
+	pthread_mutex_unlock(&db->mu);
+	*ret_count = n;
+	return refs;
+}
+
+/*
+ * LiteFS keeps the page size that it has first seen under a name, even after a drop, and exits on another one (LITEFS.md,
+ * 13). What is left of a dropped database is its last LTX file, which LiteFS never deletes.
+ */
+static int check_page_size(struct db *db, const struct changeset *cs)
+{
+	struct ltx_header header;
+	int err;
+
+	if (!is_absent(db) || cs->before.txid == 0)
+		return 0;
+	err = db_ltx_header(db, cs->before.txid, &header);
+	if (!err && header.page_size == cs->page_size)
+		return 0;
+	log_error("transaction_refused",
+		  "db=%s reason=page_size page_size=%u earlier=%u do=\"a database of this name was dropped, and LiteFS keeps its page "
+		  "size: create it with that one (PRAGMA page_size), or under another name\"",
+		  db->name, cs->page_size, err ? 0 : header.page_size);
+	return -EPROTO;
+}
+
+static int build(struct db *db, struct changeset *cs)
+{
+	const struct changeset_source source = {cs->refs ? source_overlay : source_frame, source_old_page, source_keep, db};
+	bool absent = is_absent(db);
+	int err = check_page_size(db, cs);
+
+	if (!err && !absent)
+		err = files_get(db);
+	if (err)
+		return err;
+	err = changeset_build(cs, &source, &db->ltx);
+	if (!absent)
+		files_put(db, 0);
+	return err;
+}
+
+static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *refs, uint32_t ref_count)
+{
 	int64_t start = clock_now_ns();
 	struct changeset cs = {
 		.db_name = db->name,
@@ -488,12 +609,15 @@ static int commit(struct db *db, uint32_t frame)
 		.node_id = db->config->node_id,
 		.timestamp_ms = clock_wall_ms(),
 	};
-	int err = files_get(db);
+	int err;
 
-	if (!err) {
-		err = changeset_build(&cs, &source, &db->ltx);
-		files_put(db, 0);
+	if (refs) {
+		cs.refs = refs;
+		cs.ref_count = ref_count;
+		cs.new_pages = db->overlay_pages;
+		cs.any_mode = true;
 	}
+	err = build(db, &cs);
 	if (err) {
 		log_warn("commit_not_built", "db=%s txid=%016" PRIx64 " error=\"%s\"", db->name, cs.before.txid + 1,
 			 strerror(-err));
@@ -502,16 +626,35 @@ static int commit(struct db *db, uint32_t frame)
 	pthread_mutex_lock(&db->mu);
 	db->stats.prepare_ns += (uint64_t)(clock_now_ns() - start);
 	if (cs.page_count == 0 && cs.new_pages == cs.old_pages) {
-		/* The same bytes again (a sector filled up with the last frame): nothing to tell anybody. */
-		db->wal.committed = frame;
-		db->index.change++;
-		db->committed_in_hold = true;
+		/* The same bytes again (a sector filled up with the last frame; a rollback): nothing to tell anybody. */
+		if (cs.refs) {
+			page_set_reset(&db->overlay, db->page_size);
+			db->writing = false;
+		} else {
+			db->wal.committed = frame;
+			db->index.change++;
+			db->committed_in_hold = true;
+		}
 		db->stats.commits_empty++;
 		pthread_mutex_unlock(&db->mu);
 		return 0;
 	}
 	pthread_mutex_unlock(&db->mu);
 	return send_and_settle(db, &cs, frame);
+}
+
+static int commit(struct db *db, uint32_t frame)
+{
+	struct page_ref *refs;
+	uint32_t n;
+	int err;
+
+	if (db->mode == DB_MODE_WAL)
+		return commit_refs(db, frame, NULL, 0);
+	refs = list_overlay(db, &n);
+	err = refs ? commit_refs(db, 0, refs, n) : -ENOMEM;
+	free(refs);
+	return err;
 }
 
 void db_commit(struct db *db)
@@ -527,9 +670,18 @@ void db_commit(struct db *db)
 	db->commit_call = NULL;
 	db->up_state = UP_HELD;
 	db->up_idle_since_ns = clock_now_ns();
-	/* The client may have died in its write(): its locks are gone, and so is its wal-index header. */
-	if (!db->locks.exclusive[SLOT_WRITE] && db->committed_in_hold)
+	if (db->mode == DB_MODE_ROLLBACK) {
+		if (err) /* no hot journal is left behind */
+			db_drop_transaction_locked(db);
+		else
+			db_finish_journal_locked(db, db->journal_end);
+		db->between = true;
+		if (!db_writer_locked(db) && vjournal_is_hot(&db->journal))
+			vjournal_remove(&db->journal); /* the owner died in a call that ended a super-journal */
+	} else if (!db_writer_locked(db) && db->committed_in_hold) {
+		/* The client may have died in its write(): its locks are gone, and so is its wal-index header. */
 		db->must_fold = true;
+	}
 	db->settling = true;
 	pthread_cond_signal(&db->g_cond);
 	call->done(call, err);

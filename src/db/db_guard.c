@@ -32,7 +32,7 @@ static int64_t gap_ns(int64_t held_ns)
 	return (int64_t)((sqrt(2 * held_ms) + 3) * (double)NS_PER_MS);
 }
 
-static int give_guard_locked(struct db *db)
+int db_give_guard_locked(struct db *db)
 {
 	int err;
 
@@ -46,6 +46,10 @@ static int give_guard_locked(struct db *db)
 	db->guard_held = false;
 	db->valid = false;
 	db->guard_epoch++;
+	if (db->absent) { /* there was nothing to lock */
+		db_token_leave_locked(db);
+		return 0;
+	}
 	pthread_mutex_unlock(&db->mu);
 	err = guard_give_readers(&db->guard);
 	pthread_mutex_lock(&db->mu);
@@ -55,7 +59,7 @@ static int give_guard_locked(struct db *db)
 	return err;
 }
 
-/* 0: held. -EAGAIN: LiteFS is applying, or halted. */
+/* 0: held. -EAGAIN: LiteFS is applying, or halted. A database that LiteFS does not have needs no lock, but a look. */
 static int take_guard_locked(struct db *db)
 {
 	int err;
@@ -63,13 +67,18 @@ static int take_guard_locked(struct db *db)
 	if (db->guard_held)
 		return 0;
 	db_token_enter_locked(db);
-	if (!db->files_ok || db->window || db->guard_held) {
+	/* One that a commit creates is for that commit to find. */
+	if (!(db->files_ok || db->absent) || db->window || db->guard_held || (db->absent && db->up_state == UP_COMMIT)) {
 		err = db->guard_held ? 0 : -EAGAIN;
 		db_token_leave_locked(db);
 		return err;
 	}
 	pthread_mutex_unlock(&db->mu);
-	err = guard_take_readers(&db->guard);
+	err = db->absent ? db_appear(db, false) : 0;
+	if (!err)
+		err = guard_take_readers(&db->guard);
+	else if (err == -ENOENT)
+		err = 0; /* still absent */
 	pthread_mutex_lock(&db->mu);
 	if (!err) {
 		db->guard_held = true;
@@ -79,8 +88,10 @@ static int take_guard_locked(struct db *db)
 		db->stats.guard_taken++;
 	}
 	db_token_leave_locked(db);
-	if (err && err != -EAGAIN)
+	if (err && err != -EAGAIN) {
+		db->absent = false; /* LiteFS is gone: who knows what is there when it comes back */
 		db_files_gone_locked(db, err);
+	}
 	return err;
 }
 
@@ -100,20 +111,23 @@ static void report_unknown_locked(struct db *db, struct pos pos)
 	pthread_mutex_lock(&db->mu);
 }
 
-/* LiteFS' WAL on the primary holds what a direct client wrote: the database file is not the truth yet. */
-static int wal_is_empty(struct db *db, bool *ret)
+/*
+ * LiteFS' WAL on the primary holds what a direct client wrote, or a direct client has died over its journal: the
+ * database file is not the truth. (One that is alive and writes to the file holds SHARED exclusively, and we the guard.)
+ */
+static int is_settled(struct db *db, bool *ret)
 {
 	struct role_state *role = calloc(1, sizeof *role);
-	int64_t size = 0;
+	bool unsettled = false;
 	int err = 0;
 
 	if (!role)
 		return -ENOMEM;
 	role_get(db->config->role, role);
 	if (role->kind != ROLE_REPLICA)
-		err = lfs_files_wal_size(&db->files, &size);
+		err = lfs_files_unsettled(&db->files, &unsettled);
 	free(role);
-	*ret = size == 0;
+	*ret = !unsettled;
 	return err;
 }
 
@@ -121,15 +135,30 @@ static int wal_is_empty(struct db *db, bool *ret)
 static int validate_locked(struct db *db)
 {
 	struct pos pos;
-	bool empty = true;
+	bool settled = true;
 	int err;
 
+	if (db->absent) {
+		if (!db->rebuild) {
+			db->valid = true;
+			return 0;
+		}
+		pthread_mutex_unlock(&db->mu);
+		err = db_reset(db, (struct pos){0});
+		pthread_mutex_lock(&db->mu);
+		return err;
+	}
 	if (db_files_get_locked(db) != 0)
 		return -ENOTCONN;
 	pthread_mutex_unlock(&db->mu);
 	err = lfs_files_pos(&db->files, &pos);
+	if (!err && db->mode == DB_MODE_ROLLBACK) /* a dead client's pages move no position */
+		err = is_settled(db, &settled);
 	pthread_mutex_lock(&db->mu);
-	if (!err && pos_equal(pos, db->tip) && !db->rebuild) {
+	if (!err && !settled) {
+		db->need_ckpt = true;
+		err = -EBUSY;
+	} else if (!err && pos_equal(pos, db->tip) && !db->rebuild) {
 		db->valid = true;
 	} else if (!err) {
 		report_unknown_locked(db, pos);
@@ -137,11 +166,11 @@ static int validate_locked(struct db *db)
 		db_note_peer(db, pos.txid);
 		err = db_files_current(db) ? 0 : -ESTALE; /* dropped, and perhaps made again: open anew */
 		if (!err)
-			err = wal_is_empty(db, &empty);
-		if (!err && empty)
+			err = is_settled(db, &settled);
+		if (!err && settled)
 			err = db_reset(db, pos);
 		pthread_mutex_lock(&db->mu);
-		if (!err && !empty) {
+		if (!err && !settled) {
 			db->need_ckpt = true;
 			err = -EBUSY;
 		}
@@ -157,16 +186,16 @@ static void checkpoint_locked(struct db *db)
 {
 	uint64_t id = (random_u64() >> 1) | 1;
 	struct api_halt halt;
-	int64_t size = 1;
+	bool unsettled = true;
 	int err, slot;
 
-	if (give_guard_locked(db) != 0 || db_files_get_locked(db) != 0)
+	if (db_give_guard_locked(db) != 0 || db_files_get_locked(db) != 0)
 		return;
 	pthread_mutex_unlock(&db->mu);
-	err = lfs_files_wal_size(&db->files, &size);
+	err = lfs_files_unsettled(&db->files, &unsettled);
 	pthread_mutex_lock(&db->mu);
 	db_files_put_locked(db);
-	if (!err && size == 0) { /* another node's HALT has done it meanwhile */
+	if (!err && !unsettled) { /* another node's HALT has done it meanwhile */
 		db->need_ckpt = false;
 		db->ckpt_failures = 0;
 		return;
@@ -285,13 +314,15 @@ static int drain_locked(struct db *db, int64_t wait_ns)
 
 static bool writer_locked(const struct db *db)
 {
-	return db->locks.exclusive[SLOT_WRITE] != NULL || db->up_state == UP_COMMIT;
+	return db_writer_locked(db) != NULL || db->up_state == UP_COMMIT;
 }
 
 static void fold_locked(struct db *db)
 {
 	int err;
 
+	if (db->absent)
+		db->must_fold = db->switching = false;
 	if (db_files_get_locked(db) != 0)
 		return;
 	db->valid = false; /* from here on nobody is let in */
@@ -328,9 +359,24 @@ static void gap_locked(struct db *db)
 		return;
 	if (db->valid && db->guard_held && !db_readers_locked(db) && !writer_locked(db) && db_fold_wanted_locked(db))
 		fold_locked(db);
-	if (give_guard_locked(db) == 0)
+	if (db_give_guard_locked(db) == 0)
 		db->gap_until_ns = clock_now_ns() + gap;
 	db->gate_closed = false;
+}
+
+/* A database that was not there may be now. -ENOENT: it is not. */
+static int look_again_locked(struct db *db)
+{
+	int err;
+
+	if (!db->absent)
+		return 0;
+	db_token_enter_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	err = db_appear(db, false);
+	pthread_mutex_lock(&db->mu);
+	db_token_leave_locked(db);
+	return err;
 }
 
 /* Upstream is held and ahead of us: hold readers back until LiteFS has caught up. */
@@ -341,10 +387,22 @@ static void catch_up_locked(struct db *db)
 	bool there = false;
 
 	db->stats.catchups++;
-	if (drain_locked(db, GATE_WAIT_NS) == 0 && give_guard_locked(db) == 0) {
-		while (!there && db->files_ok && !db->stop && clock_now_ns() < until && db->up_state == UP_HELD && !db->doomed) {
-			int err = db_files_get_locked(db);
+	if (drain_locked(db, GATE_WAIT_NS) == 0 && db_give_guard_locked(db) == 0) {
+		while (!there && (db->files_ok || db->absent) && !db->stop && clock_now_ns() < until && db->up_state == UP_HELD &&
+		       !db->doomed) {
+			int err = look_again_locked(db);
 
+			if (!err)
+				err = db_files_get_locked(db);
+			if (err == -ENOENT) { /* nothing here, and nothing upstream: there */
+				there = db_pos_is_empty(target);
+				if (there)
+					break;
+				pthread_mutex_unlock(&db->mu);
+				clock_sleep_ns(NS_PER_MS);
+				pthread_mutex_lock(&db->mu);
+				continue;
+			}
 			if (err)
 				break;
 			pthread_mutex_unlock(&db->mu);
@@ -364,6 +422,8 @@ static void catch_up_locked(struct db *db)
 		}
 		if (there && (!db->guard_held || validate_locked(db) != 0))
 			there = false;
+		if (there && db->absent)
+			db->base = db->tip = target;
 	}
 	db->gate_closed = false;
 	db->catching = false;
@@ -401,13 +461,18 @@ static void reopen_locked(struct db *db)
 		lfs_files_close(&db->files);
 		guard_forget(&db->guard);
 	}
-	err = db_files_open(db, &files, &ident);
+	err = lfs_dir_alive(db->config->settings->litefs_dir) ? db_files_open(db, &files, &ident) : -ENOTCONN;
 	pthread_mutex_lock(&db->mu);
 	if (!err) {
 		db->files = files;
 		db->ident = ident;
 		db->files_ok = true;
 		log_info("litefs_back", "db=%s", db->name);
+	}
+	if (err == -ENOENT && lfs_dir_alive(db->config->settings->litefs_dir)) {
+		db_vanish_locked(db);
+		db_token_leave_locked(db);
+		return;
 	}
 	db_token_leave_locked(db);
 	if (err && !db->stop)
@@ -441,7 +506,7 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 		int err;
 
 		if (db->poison) { /* they leave, and G is woken; they need no guard for EIO */
-			give_guard_locked(db);
+			db_give_guard_locked(db);
 			return now + 20 * NS_PER_MS;
 		}
 		if (readers) { /* I1 is broken: a bug of ours, and nobody may read on */
@@ -453,7 +518,7 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 		}
 		err = validate_locked(db);
 		if (err == -EBADMSG) { /* no database there now: let LiteFS go on */
-			give_guard_locked(db);
+			db_give_guard_locked(db);
 			db->gap_until_ns = clock_now_ns() + 20 * NS_PER_MS;
 		}
 		return err ? clock_now_ns() + NS_PER_MS : 0;
@@ -469,7 +534,7 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	if (!readers && now - db->idle_since_ns >= GUARD_IDLE_NS) {
 		if (!writer_locked(db) && db->wal.committed > 1)
 			fold_locked(db);
-		else if (give_guard_locked(db) != 0)
+		else if (db_give_guard_locked(db) != 0)
 			return now + NS_PER_MS;
 		return 0;
 	}
@@ -517,7 +582,7 @@ void *db_guard_main(void *arg)
 			db->valid = false;
 			db->rebuild = true;
 		}
-		if (!db->files_ok) {
+		if (!db->files_ok && !db->absent) {
 			reopen_locked(db);
 			continue;
 		}
@@ -553,7 +618,7 @@ void *db_guard_main(void *arg)
 			clock_cond_wait_until(&db->g_cond, &db->mu, next);
 	}
 	if (db->guard_held)
-		give_guard_locked(db);
+		db_give_guard_locked(db);
 	pthread_mutex_unlock(&db->mu);
 	return NULL;
 }

@@ -33,13 +33,18 @@
 #include "base/log.h"
 #include "db/db.h"
 #include "db/lock_table.h"
-#include "db/undo.h"
+#include "db/page_set.h"
+#include "db/vjournal.h"
 #include "db/vwal.h"
 #include "db/walindex.h"
 #include "litefs/guard.h"
 #include "litefs/upstream.h"
 
-enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT };
+/* PARK_AGAIN: a journal write that waits for upstream (locking_mode EXCLUSIVE). */
+enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT, PARK_AGAIN };
+
+/* How a rollback journal ends, when its transaction is committed; JOURNAL_KEPT: its super-journal ends instead. */
+enum journal_end { JOURNAL_KEPT, JOURNAL_REMOVED, JOURNAL_TRUNCATED, JOURNAL_ZEROED };
 
 /*
  *   IDLE --want_begin--> BEGIN --> HELD --commit frame--> COMMIT --> HELD ... --> END --> IDLE
@@ -90,6 +95,12 @@ struct db {
 	unsigned files_users;
 	struct guard guard;
 	bool token;
+	/*
+	 * LiteFS has no such database: an empty one, which needs no guard, and which `files` does not stand for
+	 * (files_ok is false). The first commit creates it. created: it was made here, and is listed.
+	 */
+	bool absent, created;
+	struct db_call *drop_call;
 
 	/* the view */
 	enum db_mode mode;
@@ -100,10 +111,19 @@ struct db {
 	uint32_t page_size;
 	struct pos base, tip;
 	uint32_t base_pages, tip_pages;
-	struct undo undo;
+	struct page_set undo;
 	struct vwal wal;
 	struct walindex index;
 	struct page_map tip_frames; /* pages committed since base: the frame of the last image, which is LiteFS' page at tip */
+	/* Rollback mode: the transaction that is being written (see db_rollback.c). */
+	bool writing;
+	struct page_set overlay;
+	uint32_t overlay_pages; /* size of the database as its writer sees it */
+	struct vjournal journal;
+	bool between; /* RESERVED is held over from the last transaction: locking_mode EXCLUSIVE */
+	bool ended_between; /* and upstream was given back meanwhile */
+	bool switching; /* committed a change to WAL mode: begin anew as soon as nobody reads, and let nobody in before */
+	enum journal_end journal_end; /* of the commit in progress */
 	uint64_t commit_seq;
 	uint8_t *scratch; /* one page, under mu */
 
@@ -131,8 +151,10 @@ struct db {
 	/* upstream */
 	enum up_state up_state;
 	struct upstream *remote, *self;
+	struct upstream *own; /* HALT on this node's LiteFS: creates databases where this node is the primary */
 	struct upstream *up; /* the one that is in use; NULL when idle */
 	bool up_is_self;
+	bool up_rollback; /* self: holds RESERVED and PENDING, not WRITE */
 	struct pos up_pos; /* begin's answer, then each commit's */
 	int64_t rtt_ns;
 	unsigned turns; /* full ones */
@@ -186,6 +208,8 @@ struct db {
 
 /* db.c */
 unsigned db_readers_locked(const struct db *db);
+struct lock_owner *db_writer_locked(const struct db *db); /* holds WRITE, or RESERVED in a rollback mode */
+enum lock_slot db_write_slot_locked(const struct db *db);
 bool db_reader_claims_locked(const struct db *db); /* somebody holds READ1..4 exclusively, to set its mark */
 bool db_single_locked(const struct db *db, pid_t tgid); /* the process has at most one connection */
 
@@ -222,7 +246,26 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner);
  */
 void db_expect_return_locked(struct db *db, struct lock_owner *owner);
 
+/* db_rollback.c */
+uint32_t db_database_pages_locked(const struct db *db);
+/* The transaction in progress is lost: its journal is, too, and who reads gets errors until it lets go. */
+void db_drop_transaction_locked(struct db *db);
+void db_finish_journal_locked(struct db *db, enum journal_end end);
+
+/* db_life.c */
+/*
+ * A database that LiteFS did not have: has it now? Token held, mu not. 0: yes, and its files are open;
+ * -ENOENT: still not; else LiteFS is gone. In the window already, where a commit of ours creates it.
+ */
+int db_appear(struct db *db, bool in_window);
+/* The name has nothing behind it any more: an empty database, and no reader of it was there. */
+void db_vanish_locked(struct db *db);
+/* LiteFS' position after a drop: that of an empty database. */
+bool db_pos_is_empty(struct pos pos);
+void db_drop(struct db *db); /* U; mu held, let go inside */
+
 /* db_guard.c, db_view.c: G */
+int db_give_guard_locked(struct db *db); /* and U, before a drop. -EBUSY: readers are there */
 void *db_guard_main(void *arg);
 int db_reset(struct db *db, struct pos pos); /* mu not held, guard held, nobody reads */
 int db_fold(struct db *db);

@@ -9,17 +9,17 @@
 
 static struct log_limit limit_wal;
 
-/* Pages that undo holds, laid over what LiteFS gave for [off, off + len). */
-static int overlay_locked(struct db *db, uint8_t *buf, size_t len, off_t off)
+/* The pages of a set, laid over what LiteFS gave for [off, off + len). */
+static int lay_over_locked(struct db *db, const struct page_set *set, uint8_t *buf, size_t len, off_t off)
 {
 	uint32_t size = db->page_size;
 
-	if (!db->undo.count)
+	if (!set->count)
 		return 0;
 	for (off_t at = off - off % size; at < off + (off_t)len; at += size) {
 		off_t from = at > off ? at : off;
 		off_t to = at + size < off + (off_t)len ? at + size : off + (off_t)len;
-		int err = undo_get(&db->undo, (uint32_t)(at / size) + 1, db->scratch);
+		int err = page_set_get(set, (uint32_t)(at / size) + 1, db->scratch);
 
 		if (err == 0)
 			memcpy(buf + (from - off), db->scratch + (from - at), (size_t)(to - from));
@@ -29,10 +29,18 @@ static int overlay_locked(struct db *db, uint8_t *buf, size_t len, off_t off)
 	return 0;
 }
 
+static int overlay_locked(struct db *db, uint8_t *buf, size_t len, off_t off)
+{
+	int err = lay_over_locked(db, &db->undo, buf, len, off);
+
+	return err || !db->writing ? err : lay_over_locked(db, &db->overlay, buf, len, off);
+}
+
 static bool covered_locked(const struct db *db, size_t len, off_t off)
 {
 	for (off_t at = off - off % db->page_size; at < off + (off_t)len; at += db->page_size)
-		if (!undo_has(&db->undo, (uint32_t)(at / db->page_size) + 1))
+		if (!page_set_has(&db->undo, (uint32_t)(at / db->page_size) + 1) &&
+		    !(db->writing && page_set_has(&db->overlay, (uint32_t)(at / db->page_size) + 1)))
 			return false;
 	return true;
 }
@@ -74,7 +82,7 @@ static int check_in_window_locked(struct db *db)
 /* mu held on entry and exit. Bytes, or negative errno; -EAGAIN: again, something moved. */
 static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t off)
 {
-	off_t end = (off_t)db->base_pages * db->page_size;
+	off_t end = (off_t)db_database_pages_locked(db) * db->page_size;
 	bool guarded = db->guard_held && db->valid;
 	uint64_t epoch = db->guard_epoch;
 	ssize_t n;
@@ -86,7 +94,12 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 		return 0;
 	if ((off_t)len > end - off)
 		len = (size_t)(end - off);
-	if (db->undo.count && covered_locked(db, len, off)) {
+	if ((db->undo.count || db->writing) && covered_locked(db, len, off)) {
+		ok = overlay_locked(db, buf, len, off);
+		return ok ? ok : (ssize_t)len;
+	}
+	if (db->absent) { /* what is being created, and was not written yet */
+		memset(buf, 0, len);
 		ok = overlay_locked(db, buf, len, off);
 		return ok ? ok : (ssize_t)len;
 	}

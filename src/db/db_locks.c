@@ -7,6 +7,7 @@
  *   CKPT exclusive        refused: an acknowledged checkpoint that did not happen gives torn reads
  *   SHARED exclusive      refused in WAL mode: the last to close would checkpoint without any shm lock
  *   SHARED shared         in rollback mode the beginning of a read; in WAL mode a connection is open
+ *   RESERVED exclusive    in rollback mode what WRITE is in WAL mode; then SHARED exclusively to write to the database
  *
  * A process with several connections holds a mutex of SQLite's during a lock call, and its
  * other threads cannot even unlock: it is answered EAGAIN instead of being parked for long.
@@ -29,8 +30,12 @@ static void reader_left_locked(struct db *db)
 
 static void writer_left_locked(struct db *db, bool explicitly)
 {
-	if (!explicitly && db->committed_in_hold)
+	if (!explicitly && db->committed_in_hold && db->mode == DB_MODE_WAL)
 		db->must_fold = true;
+	/* It died, or let go of what it wrote; a commit in progress looks after its transaction itself. */
+	if (db->mode == DB_MODE_ROLLBACK && db->up_state != UP_COMMIT && (db->writing || vjournal_is_hot(&db->journal)))
+		db_drop_transaction_locked(db);
+	db->between = db->ended_between = false;
 	db->committed_in_hold = false;
 	db->up_idle_since_ns = clock_now_ns();
 	if (db->must_fold)
@@ -53,7 +58,7 @@ static void unlock_locked(struct db *db, struct lock_owner *owner, uint32_t slot
 {
 	uint32_t reads = db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED);
 	bool claimed = (owner->exclusive & SLOTS_READ & slots) != 0;
-	bool wrote = (owner->exclusive & SLOT_BIT(SLOT_WRITE) & slots) != 0;
+	bool wrote = (owner->exclusive & SLOT_BIT(db_write_slot_locked(db)) & slots) != 0;
 	uint32_t released = lock_release(&db->locks, owner, slots);
 
 	if (released & reads)
@@ -95,7 +100,7 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 		return -EAGAIN;
 	if ((slots & SLOTS_READ) && db->mode != DB_MODE_WAL)
 		return -EIO; /* the database has left WAL mode under an open connection */
-	if (db->gate_closed || db->poison || db->want_gap)
+	if (db->gate_closed || db->poison || db->want_gap || db->switching || db->drop_call)
 		return DB_PARKED;
 	if (!(db->guard_held && db->valid) && !db->window)
 		return DB_PARKED;
@@ -119,7 +124,7 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 		return result;
 	owner->sent_away_ns = clock_now_ns(); /* unless it is parked */
 	/* Whoever reads already must leave before the gate opens; its process' other calls must not wait for it. */
-	if ((db->gate_closed || db->want_gap || db->poison) && !db_single_locked(db, owner->tgid)) {
+	if ((db->gate_closed || db->want_gap || db->poison || db->switching) && !db_single_locked(db, owner->tgid)) {
 		db->stats.busy_gate++;
 		return -EAGAIN;
 	}
@@ -144,14 +149,14 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 /* I5. Grants, sends away, or says that the call may wait. */
 int db_write_request_locked(struct db *db, struct lock_owner *owner)
 {
-	enum lock_slot slot;
+	enum lock_slot slot, wanted = db_write_slot_locked(db);
 
-	if (db->mode != DB_MODE_WAL || db->poison || db->must_fold || db->need_ckpt || db->gate_closed || !db->valid)
+	if (db->poison || db->must_fold || db->need_ckpt || db->gate_closed || !db->valid)
 		return -EAGAIN;
 	/* A reader that saw a header half written asks for WRITE first, to recover: it looks again when refused. */
-	if (!(owner->shared & SLOTS_READ))
+	if (!(owner->shared & (db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED))))
 		return -EAGAIN;
-	if (lock_conflict(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true, &slot))
+	if (lock_conflict(&db->locks, owner, SLOT_BIT(wanted), true, &slot))
 		return DB_PARKED;
 	switch (db->up_state) {
 	case UP_HELD:
@@ -159,13 +164,19 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 			return DB_PARKED;
 		if (db->catching || !pos_equal(db->up_pos, db->tip))
 			return -EAGAIN;
+		if (db->up_is_self && db->up_rollback != (db->mode == DB_MODE_ROLLBACK)) {
+			db->end_wanted = true; /* the journal mode has changed since: LiteFS' other lock */
+			pthread_cond_signal(&db->u_cond);
+			return DB_PARKED;
+		}
 		db->committed_in_hold = false;
 		if (db->keep_until_ns) { /* the time that clients took to come back is not their turn */
 			db->keep_until_ns = 0;
 			db->hold_since_ns = clock_now_ns();
 			db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
 		}
-		lock_grant(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true);
+		db->between = db->ended_between = false;
+		lock_grant(&db->locks, owner, SLOT_BIT(wanted), true);
 		return 0;
 	case UP_IDLE:
 		if (clock_now_ns() < db->begin_retry_ns)
@@ -200,7 +211,7 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 		wait_ns = db->rtt_ns * 3 + WRITE_PARK_SINGLE_NS;
 		if (wait_ns > db->config->settings->halt_timeout_ms * NS_PER_MS)
 			wait_ns = db->config->settings->halt_timeout_ms * NS_PER_MS;
-	} else if (db->locks.exclusive[SLOT_WRITE]) {
+	} else if (db_writer_locked(db)) {
 		db->stats.busy_write++;
 		return -EAGAIN;
 	} else {
@@ -210,7 +221,7 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 		if (wait_ns > WRITE_PARK_MAX_NS)
 			wait_ns = WRITE_PARK_MAX_NS;
 	}
-	db_park_locked(db, call, PARK_WRITE, owner->id, SLOT_BIT(SLOT_WRITE), clock_now_ns() + wait_ns);
+	db_park_locked(db, call, PARK_WRITE, owner->id, SLOT_BIT(db_write_slot_locked(db)), clock_now_ns() + wait_ns);
 	return DB_PARKED;
 }
 
@@ -221,6 +232,8 @@ static int shm_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 
 	if (exclusive && (slots & (SLOT_BIT(SLOT_CKPT) | SLOT_BIT(SLOT_RECOVER))))
 		return -EAGAIN;
+	if (exclusive && db->mode != DB_MODE_WAL && slots != SLOT_BIT(SLOT_DMS))
+		return -EAGAIN; /* of a connection that has not noticed yet */
 	if (exclusive && slots == SLOT_BIT(SLOT_WRITE))
 		return owner->exclusive & slots ? 0 : write_lock_locked(db, owner, call);
 	if (exclusive && (slots & SLOT_BIT(SLOT_WRITE)))
@@ -250,6 +263,13 @@ static int database_lock_locked(struct db *db, struct lock_owner *owner, uint32_
 	if (db->mode == DB_MODE_ROLLBACK && !exclusive && (slots & SLOT_BIT(SLOT_SHARED)) &&
 	    !((owner->shared | owner->exclusive) & SLOT_BIT(SLOT_SHARED)))
 		return read_lock_locked(db, owner, slots, call);
+	if (db->mode == DB_MODE_ROLLBACK && exclusive && (slots & SLOT_BIT(SLOT_RESERVED)) &&
+	    !(owner->exclusive & SLOT_BIT(SLOT_RESERVED)))
+		return slots == SLOT_BIT(SLOT_RESERVED) ? write_lock_locked(db, owner, call) : -EAGAIN;
+	/* Without RESERVED only to play back a hot journal, and there is none. */
+	if (db->mode == DB_MODE_ROLLBACK && exclusive && (slots & SLOT_BIT(SLOT_SHARED)) &&
+	    !(owner->exclusive & SLOT_BIT(SLOT_RESERVED)))
+		return -EAGAIN;
 	if (lock_conflict(&db->locks, owner, slots, exclusive, &slot))
 		return -EAGAIN;
 	lock_grant(&db->locks, owner, slots, exclusive);

@@ -37,6 +37,8 @@ static void answer(struct db *db, struct db_call **pp, int result)
 	}
 	if (result == -EAGAIN && call->kind == PARK_WRITE)
 		db->stats.busy_write++;
+	if (result == -EAGAIN && call->kind == PARK_AGAIN)
+		result = -EIO; /* a write knows no BUSY */
 	call->done(call, result);
 }
 
@@ -72,6 +74,19 @@ void db_answer_writes_locked(struct db *db, int result)
 		struct lock_owner *owner;
 		int r = result;
 
+		if ((*pp)->kind == PARK_AGAIN) {
+			bool held = db->up_state == UP_HELD && !db->doomed;
+
+			if (r == 0 && !held) {
+				pp = &(*pp)->next;
+				continue;
+			}
+			if (r == 0 && !pos_equal(db->up_pos, db->tip))
+				r = -EIO; /* others have written: what this connection knows is old */
+			db->between = r != 0;
+			answer(db, pp, r);
+			continue;
+		}
 		if ((*pp)->kind != PARK_WRITE) {
 			pp = &(*pp)->next;
 			continue;

@@ -29,7 +29,7 @@ static struct upstream *choose(struct db *db)
 		return NULL;
 	role_get(db->config->role, role);
 	if (role->kind == ROLE_PRIMARY)
-		up = db->self;
+		up = db->absent ? db->own : db->self;
 	else if (role->kind == ROLE_REPLICA)
 		up = db->remote;
 	free(role);
@@ -102,6 +102,28 @@ static void set_hold_end_locked(struct db *db)
 	db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
 }
 
+static int begin_upstream_locked(struct db *db, struct upstream *up, int64_t until, struct pos *ret)
+{
+	bool absent = db->absent; /* then there is nothing of LiteFS' to use */
+	int err = absent ? 0 : db_files_get_locked(db);
+
+	if (err)
+		return -EHOSTUNREACH;
+	db->up_rollback = db->mode == DB_MODE_ROLLBACK;
+	db_token_enter_locked(db);
+	guard_set_rollback(&db->guard, db->up_rollback);
+	db_token_leave_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	err = upstream_begin(up, until, ret);
+	pthread_mutex_lock(&db->mu);
+	if (!absent)
+		db_files_put_locked(db);
+	/* Dropped, or never there: any such position is an empty database's, and ours. */
+	if (!err && db->absent && db->valid && db_pos_is_empty(*ret))
+		db->base = db->tip = *ret;
+	return err;
+}
+
 static void begin_locked(struct db *db)
 {
 	int64_t start = clock_now_ns();
@@ -117,12 +139,8 @@ static void begin_locked(struct db *db)
 	up = choose(db);
 	pthread_mutex_lock(&db->mu);
 	db->up = up;
-	if (up && db_files_get_locked(db) == 0) {
-		pthread_mutex_unlock(&db->mu);
-		err = upstream_begin(up, until, &pos);
-		pthread_mutex_lock(&db->mu);
-		db_files_put_locked(db);
-	}
+	if (up)
+		err = begin_upstream_locked(db, up, until, &pos);
 	db->stats.begins++;
 	if (err) {
 		db->up_state = UP_IDLE;
@@ -145,6 +163,12 @@ static void begin_locked(struct db *db)
 	set_hold_end_locked(db);
 	set_quota_locked(db, pos);
 	db->stats.begin_ns += (uint64_t)(db->hold_since_ns - start);
+	/* It has come, or gone, meanwhile: not the upstream for it. */
+	if (up != db->remote && (up == db->own) != db->absent) {
+		db->end_wanted = true;
+		db_answer_writes_locked(db, -EAGAIN);
+		return;
+	}
 	if (pos_equal(pos, db->tip)) {
 		db_answer_writes_locked(db, 0);
 		return;
@@ -237,14 +261,20 @@ static int64_t held_locked(struct db *db)
 
 	if (db->keep_until_ns) /* nobody has come for it yet */
 		linger_end = hold_end = db->keep_until_ns;
-	if (db->locks.exclusive[SLOT_WRITE] && !db->doomed) {
+	if (db->between && db_writer_locked(db) && (db->end_wanted || now >= linger_end || now >= hold_end)) {
+		/* locking_mode EXCLUSIVE: others get their turn, and the next transaction begins anew (db_journal_write). */
+		db->ended_between = true;
+		end_locked(db);
+		return 0;
+	}
+	if (db_writer_locked(db) && !db->doomed) {
 		if (until != INT64_MAX && now > until - RENEW_NS) {
 			renew_locked(db);
 			return 0;
 		}
 		return now + 50 * NS_PER_MS;
 	}
-	if (db->doomed || db->end_wanted || now >= linger_end || now >= hold_end || !db->files_ok) {
+	if (db->doomed || db->end_wanted || now >= linger_end || now >= hold_end || !(db->files_ok || db->absent)) {
 		if (!db->catching || db->doomed || db->end_wanted) {
 			end_locked(db);
 			return 0;
@@ -264,6 +294,10 @@ void *db_upstream_main(void *arg)
 
 		switch (db->up_state) {
 		case UP_IDLE:
+			if (db->drop_call) {
+				db_drop(db);
+				continue;
+			}
 			if (db->want_begin && now >= db->pause_until_ns) {
 				begin_locked(db);
 				continue;

@@ -24,9 +24,17 @@ struct fresh {
 static int read_fresh(struct db *db, struct fresh *f)
 {
 	int64_t size;
-	ssize_t n = lfs_files_read(&db->files, f->page1, 65536, 0);
-	int err = n < 0 ? (int)n : n < 512 ? -EBADMSG : sqlite_header_parse(f->page1, &f->header);
+	ssize_t n;
+	int err;
 
+	if (db->absent) { /* an empty file, of SQLite's usual page size until somebody says otherwise */
+		f->header = (struct sqlite_header){.page_size = 4096};
+		memset(f->page1, 0, f->header.page_size);
+		f->pages = 0;
+		return 0;
+	}
+	n = lfs_files_read(&db->files, f->page1, 65536, 0);
+	err = n < 0 ? (int)n : n < 512 ? -EBADMSG : sqlite_header_parse(f->page1, &f->header);
 	if (!err)
 		err = lfs_files_size(&db->files, &size);
 	if (!err)
@@ -91,7 +99,7 @@ static void end_restart(struct db *db, bool done)
 	db->rebuild = !done;
 	db->restarted_ns = clock_now_ns();
 	if (done)
-		db->must_fold = false;
+		db->must_fold = db->switching = false;
 	pthread_mutex_unlock(&db->mu);
 }
 
@@ -137,8 +145,10 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 		db->page_size = f.header.page_size;
 		db->base = db->tip = pos;
 		db->base_pages = db->tip_pages = f.pages;
-		undo_reset(&db->undo, f.header.page_size);
+		page_set_reset(&db->undo, f.header.page_size);
 		page_map_clear(&db->tip_frames);
+		page_set_reset(&db->overlay, f.header.page_size);
+		db->writing = false;
 		walindex_restart(&db->index, &db->wal, f.pages);
 		memcpy(header, db->index.data, sizeof header);
 		if (foreign)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #define NAME_MAX_LEN 255
+#define SUPER_SUFFIX_LEN 12
 
 static const struct {
 	const char *suffix;
@@ -22,6 +23,16 @@ static const struct {
 	{".litefwd", FILE_STATUS},
 };
 
+/* "-mj%06X9%02X", as SQLite makes it from two random numbers. */
+static bool ends_as_super_journal(const char *name, size_t len)
+{
+	const char *p = name + len - SUPER_SUFFIX_LEN;
+
+	if (len < SUPER_SUFFIX_LEN || memcmp(p, "-mj", 3) != 0 || p[9] != '9')
+		return false;
+	return strspn(p + 3, "0123456789ABCDEF") == SUPER_SUFFIX_LEN - 3;
+}
+
 /* Length of name without its suffix, and the kind that the suffix means. */
 static size_t split(const char *name, size_t len, enum file_kind *ret_kind)
 {
@@ -32,6 +43,10 @@ static size_t split(const char *name, size_t len, enum file_kind *ret_kind)
 			*ret_kind = suffixes[i].kind;
 			return len - n;
 		}
+	}
+	if (ends_as_super_journal(name, len)) {
+		*ret_kind = FILE_SUPER;
+		return len - SUPER_SUFFIX_LEN;
 	}
 	*ret_kind = FILE_DATABASE;
 	return len;

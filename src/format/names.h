@@ -15,10 +15,11 @@ enum file_kind {
 	FILE_JOURNAL,
 	FILE_WAL,
 	FILE_SHM,
-	FILE_POS,
+	FILE_POS, /* text: TXID and checksum */
 	FILE_LOCK,
 	FILE_NODE, /* ".primary", ".lag": of the node, not of a database */
 	FILE_STATUS, /* ".litefwd": litefwd's own */
+	FILE_SUPER, /* NAME-mjXXXXXX9XX: SQLite's super-journal, which LiteFS does not know */
 };
 
 /* Longest database name: the longest suffix must still fit NAME_MAX. */

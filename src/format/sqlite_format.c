@@ -15,6 +15,18 @@ static bool native_is_big_endian(void)
 	return first == 0;
 }
 
+const uint8_t journal_magic[JOURNAL_MAGIC_SIZE] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7};
+
+int journal_super_length(const uint8_t *tail, uint32_t *ret_checksum)
+{
+	uint32_t len = be32(tail);
+
+	if (memcmp(tail + 8, journal_magic, sizeof journal_magic) != 0 || len == 0 || len > 4096)
+		return -EBADMSG;
+	*ret_checksum = be32(tail + 4);
+	return (int)len;
+}
+
 int sqlite_header_parse(const uint8_t *page1, struct sqlite_header *ret)
 {
 	uint32_t size = (uint32_t)page1[16] << 8 | page1[17];

@@ -12,6 +12,12 @@
  *                      0 header 48   48 header again   96 nBackfill   100 aReadMark[5]   120 lock bytes
  *                    128 nBackfillAttempted   132 unused   136 aPgno[4062]   16384 aHash[8192] u16
  *
+ *   rollback journal, big-endian
+ *                      0 magic d9d505f920a163d7 (zeros: no transaction)   8 records u32   12 nonce   16 size in pages before
+ *                     20 sector size   24 page size   padding to a sector, records
+ *     its end, in a transaction of several databases: pgno of the lock page u32, the super-journal's path, its
+ *                     length u32, checksum (sum of the path's bytes) u32, magic
+ *
  * Pure; threads: any. Errors: -EBADMSG, outputs unchanged.
  */
 #ifndef LITEFWD_FORMAT_SQLITE_FORMAT_H
@@ -91,6 +97,13 @@ static inline uint32_t walindex_hash(uint32_t pgno)
 {
 	return (pgno * 383) & 8191;
 }
+
+#define JOURNAL_MAGIC_SIZE 8
+extern const uint8_t journal_magic[JOURNAL_MAGIC_SIZE];
+/* Behind the path of the super-journal. */
+#define JOURNAL_SUPER_TAIL_SIZE 16
+/* tail: the journal's last bytes. Length of the path before it; -EBADMSG: names no super-journal. */
+int journal_super_length(const uint8_t *tail, uint32_t *ret_checksum);
 
 static inline uint32_t be32(const uint8_t *p)
 {

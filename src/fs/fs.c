@@ -68,7 +68,17 @@ static struct fs_database *find_locked(struct fs *fs, const char *name)
 	return NULL;
 }
 
-int fs_database_get(struct fs *fs, const char *name, struct fs_database **ret)
+struct fs_database *fs_database_next(struct fs *fs, struct fs_database *after)
+{
+	struct fs_database *d;
+
+	pthread_mutex_lock(&fs->mutex);
+	d = after ? after->next : fs->databases; /* they stay until the end, and new ones come before the first */
+	pthread_mutex_unlock(&fs->mutex);
+	return d;
+}
+
+int fs_database_get(struct fs *fs, const char *name, bool create, struct fs_database **ret)
 {
 	struct fs_database *d;
 	int err = 0;
@@ -83,7 +93,7 @@ int fs_database_get(struct fs *fs, const char *name, struct fs_database **ret)
 		err = d ? 0 : -ENOMEM;
 		if (!err) {
 			d->fs = fs;
-			err = db_open(&fs->db_config, name, d, &d->db);
+			err = db_open(&fs->db_config, name, create, d, &d->db);
 		}
 		if (!err) {
 			err = node_add_database(fs->nodes, d, name);
@@ -100,6 +110,8 @@ int fs_database_get(struct fs *fs, const char *name, struct fs_database **ret)
 		}
 	}
 	pthread_mutex_unlock(&fs->mutex);
+	if (!err && create)
+		db_create(d->db);
 	if (!err)
 		*ret = d;
 	return err == -ENOTCONN ? -EIO : err;
@@ -195,11 +207,13 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	pthread_mutex_init(&fs->handles_mutex, NULL);
 	err = fs->stop_fd < 0 ? -errno : node_table_new(&fs->nodes);
 	if (!err)
+		err = super_table_new(&fs->supers);
+	if (!err)
 		err = io_pool_new(POOL_THREADS, &fs->pool);
 	if (!err)
 		open_halt_record(fs);
 	fs->db_config = (struct db_config){
-		.settings = settings, .role = role, .halts = fs->halts, .node_id = node_id, .notify = &notify};
+		.settings = settings, .role = role, .halts = fs->halts, .supers = fs->supers, .node_id = node_id, .notify = &notify};
 	if (!err)
 		err = make_session(fs);
 	if (err) {
@@ -329,6 +343,7 @@ void fs_free(struct fs *fs)
 	}
 	halt_record_close(fs->halts);
 	node_table_free(fs->nodes);
+	super_table_free(fs->supers);
 	if (fs->stop_fd >= 0)
 		close(fs->stop_fd);
 	pthread_mutex_destroy(&fs->mutex);

@@ -36,7 +36,10 @@ void fs_attr_of(struct fs *fs, const struct node *node, struct stat *ret)
 		return;
 	}
 	ret->st_mode = S_IFREG | (0666 & ~fs->settings->umask);
-	ret->st_size = db_size(node->database->db, node->kind);
+	if (node->kind == FILE_SUPER)
+		ret->st_size = super_size(fs->supers, node->name) > 0 ? super_size(fs->supers, node->name) : 0;
+	else
+		ret->st_size = db_size(node->database->db, node->kind);
 	ret->st_blocks = (ret->st_size + 511) / 512;
 	ret->st_blksize = 4096;
 }

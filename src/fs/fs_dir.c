@@ -1,4 +1,4 @@
-/* Names: lookup, listing, and what may not be made or removed here yet. */
+/* Names: lookup, creation, listing. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -35,14 +35,22 @@ static struct name_task *name_task_new(fuse_req_t req, const char *name, void (*
 	return t;
 }
 
+void fs_entry_of(struct fs *fs, const struct node *node, struct fuse_entry_param *ret)
+{
+	*ret = (struct fuse_entry_param){.ino = node->ino, .generation = 1};
+	fs_attr_of(fs, node, &ret->attr);
+	/* Journals come and go by our doing, too. */
+	if (node->kind != FILE_JOURNAL && node->kind != FILE_SUPER)
+		ret->entry_timeout = ATTR_TIMEOUT_S;
+	if (node->kind != FILE_JOURNAL && node->kind != FILE_SUPER && node->kind != FILE_STATUS)
+		ret->attr_timeout = ATTR_TIMEOUT_S;
+}
+
 static void reply_entry(struct fs *fs, fuse_req_t req, const struct node *node)
 {
-	struct fuse_entry_param e = {.ino = node->ino, .generation = 1};
+	struct fuse_entry_param e;
 
-	fs_attr_of(fs, node, &e.attr);
-	e.attr_timeout = e.entry_timeout = ATTR_TIMEOUT_S;
-	if (node->kind == FILE_STATUS)
-		e.attr_timeout = 0;
+	fs_entry_of(fs, node, &e);
 	fuse_reply_entry(req, &e);
 }
 
@@ -88,7 +96,9 @@ static void lookup_run(struct io_task *task)
 	if (t->kind == FILE_POS || t->kind == FILE_LOCK || t->kind == FILE_NODE) {
 		lookup_through(t);
 	} else {
-		err = -fs_database_get(t->fs, t->db_name, &database);
+		err = -fs_database_get(t->fs, t->db_name, false, &database);
+		if (!err && !db_exists(database->db))
+			err = ENOENT;
 		if (!err)
 			node = find_ours(t->fs, t->name, t->kind, &err);
 		if (node)
@@ -112,7 +122,15 @@ void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		fuse_reply_err(req, err == EINVAL ? ENOENT : err);
 		return;
 	}
-	if (kind == FILE_JOURNAL || (kind == FILE_NODE && fs->settings->hide_primary && !strcmp(name, ".primary"))) {
+	if (kind == FILE_JOURNAL || kind == FILE_SUPER) {
+		node = node_by_name(fs->nodes, name);
+		if (node && (kind == FILE_SUPER ? super_exists(fs->supers, name) : db_journal_exists(node->database->db)))
+			reply_entry(fs, req, node);
+		else
+			fuse_reply_err(req, ENOENT);
+		return;
+	}
+	if (kind == FILE_NODE && fs->settings->hide_primary && !strcmp(name, ".primary")) {
 		fuse_reply_err(req, ENOENT);
 		return;
 	}
@@ -123,7 +141,8 @@ void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 			fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	node = find_ours(fs, name, kind, &err);
+	/* Whether a database is still there only LiteFS knows; its other files are ours while it is open. */
+	node = kind == FILE_DATABASE ? NULL : find_ours(fs, name, kind, &err);
 	if (node) {
 		reply_entry(fs, req, node);
 		return;
@@ -140,49 +159,92 @@ void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	io_pool_submit(fs->pool, &t->task);
 }
 
-void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+static void reply_create(fuse_req_t req, struct node *node, struct fuse_file_info *fi)
 {
-	static struct log_limit limit_journal, limit_database;
-	char db_name[NAME_DB_MAX + 1], clean[256];
-	enum file_kind kind;
-	int err = name_parse(name, &kind, db_name);
+	struct fuse_entry_param e;
 
-	(void)parent;
-	(void)mode;
-	(void)fi;
-	log_clean(clean, sizeof clean, name);
-	if (err) {
-		fuse_reply_err(req, -err);
-	} else if (kind == FILE_JOURNAL) {
-		if (log_allow(&limit_journal, 5000))
-			log_warn("journal_refused",
-				 "name=%s do=\"this database is in a rollback journal mode, which is read-only through litefwd: "
-				 "run PRAGMA journal_mode=WAL once on the primary, in LiteFS' own directory\"",
-				 clean);
-		fuse_reply_err(req, EACCES);
-	} else {
-		if (kind == FILE_DATABASE && log_allow(&limit_database, 5000))
-			log_warn("create_refused",
-				 "name=%s do=\"create the database on the primary, in LiteFS' own directory\"", clean);
-		fuse_reply_err(req, EACCES);
-	}
+	fs_entry_of(fuse_req_userdata(req), node, &e);
+	fs_open(req, node, fi, &e);
 }
 
-void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+/* A new name may become a database: it is an empty one here, and LiteFS' with its first transaction. */
+static void create_run(struct io_task *task)
 {
-	char db_name[NAME_DB_MAX + 1], clean[256];
-	enum file_kind kind;
-	int err = name_parse(name, &kind, db_name);
+	struct name_task *t = (struct name_task *)task;
+	struct fs_database *database;
+	int err = fs_database_get(t->fs, t->db_name, true, &database);
 
-	(void)parent;
-	if (err || kind == FILE_JOURNAL) {
-		fuse_reply_err(req, ENOENT);
+	if (err)
+		fuse_reply_err(t->req, -err);
+	else
+		reply_create(t->req, node_by_ino(t->fs->nodes, database->ino), &t->fi);
+	free(t);
+}
+
+static int create_journal(struct fs *fs, const char *name, struct node **ret)
+{
+	struct node *node = node_by_name(fs->nodes, name);
+	int err = node ? db_journal_create(node->database->db) : -EACCES;
+
+	*ret = node;
+	return err;
+}
+
+static int create_super(struct fs *fs, const char *name, struct node **ret)
+{
+	int err = node_add(fs->nodes, FILE_SUPER, name, ret);
+
+	return err ? err : super_create(fs->supers, name);
+}
+
+/* "-wal" and "-shm" are there as soon as the journal mode is: asked for as new, they are opened. */
+static int create_wal(struct fs *fs, const char *name, struct node **ret)
+{
+	struct node *node = node_by_name(fs->nodes, name);
+
+	*ret = node;
+	return node && db_mode(node->database->db) == DB_MODE_WAL ? 0 : -EACCES;
+}
+
+void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	char db_name[NAME_DB_MAX + 1];
+	enum file_kind kind;
+	struct name_task *t;
+	struct node *node = NULL;
+	int err = parent == FUSE_ROOT_INO ? name_parse(name, &kind, db_name) : -ENOTDIR;
+
+	(void)mode;
+	if (!err && kind == FILE_DATABASE) {
+		t = name_task_new(req, name, create_run);
+		if (!t)
+			return;
+		memcpy(t->db_name, db_name, sizeof t->db_name);
+		t->fi = *fi;
+		io_pool_submit(fs->pool, &t->task);
 		return;
 	}
-	if (kind == FILE_DATABASE)
-		log_warn("unlink_refused", "name=%s do=\"remove the database on the primary, in LiteFS' own directory\"",
-			 log_clean(clean, sizeof clean, name));
-	fuse_reply_err(req, kind == FILE_WAL || kind == FILE_SHM ? EBUSY : EPERM);
+	if (!err) {
+		switch (kind) {
+		case FILE_JOURNAL:
+			err = create_journal(fs, name, &node);
+			break;
+		case FILE_SUPER:
+			err = create_super(fs, name, &node);
+			break;
+		case FILE_WAL:
+		case FILE_SHM:
+			err = create_wal(fs, name, &node);
+			break;
+		default:
+			err = -EACCES;
+		}
+	}
+	if (err)
+		fuse_reply_err(req, -err);
+	else
+		reply_create(req, node, fi);
 }
 
 /* ---- listing ---- */
@@ -220,18 +282,35 @@ static int add_name(struct name_task *t, struct listing *list, const char *name)
 	enum file_kind kind;
 	int err;
 
-	if (name_parse(name, &kind, db_name) != 0 || kind == FILE_WAL || kind == FILE_SHM || kind == FILE_JOURNAL)
+	if (name_parse(name, &kind, db_name) != 0 || kind == FILE_WAL || kind == FILE_SHM || kind == FILE_JOURNAL ||
+	    kind == FILE_SUPER)
 		return 0;
 	if (kind == FILE_NODE && t->fs->settings->hide_primary && !strcmp(name, ".primary"))
 		return 0;
 	err = add_entry(t->req, list, name, S_IFREG);
-	if (err || kind != FILE_DATABASE || fs_database_get(t->fs, name, &database) != 0 ||
+	if (err || kind != FILE_DATABASE || fs_database_get(t->fs, name, false, &database) != 0 ||
 	    db_mode(database->db) != DB_MODE_WAL)
 		return err;
 	snprintf(other, sizeof other, "%s-wal", name);
 	err = add_entry(t->req, list, other, S_IFREG);
 	snprintf(other, sizeof other, "%s-shm", name);
 	return err ? err : add_entry(t->req, list, other, S_IFREG);
+}
+
+/* What LiteFS does not know: journals, and databases that were made here and are still empty. */
+static int list_ours(struct name_task *t, struct listing *list)
+{
+	char name[300];
+	int err = 0;
+
+	for (struct fs_database *d = NULL; !err && (d = fs_database_next(t->fs, d)) != NULL;) {
+		snprintf(name, sizeof name, "%s-journal", db_name(d->db));
+		if (db_is_virgin(d->db))
+			err = add_entry(t->req, list, db_name(d->db), S_IFREG);
+		if (!err && db_journal_exists(d->db))
+			err = add_entry(t->req, list, name, S_IFREG);
+	}
+	return err;
 }
 
 static int list_directory(struct name_task *t, struct listing *list)
@@ -253,7 +332,7 @@ static int list_directory(struct name_task *t, struct listing *list)
 	if (!err && errno)
 		err = -errno;
 	closedir(dir);
-	return err;
+	return err ? err : list_ours(t, list);
 }
 
 static void opendir_run(struct io_task *task)

@@ -10,10 +10,7 @@
 #include "base/log.h"
 #include "fs/fs_internal.h"
 
-static struct log_limit limit_write;
-
-/* FUSE gives the thread; SQLite's locks and we count processes. 0: of another pid namespace, or gone. */
-static pid_t tgid_of(pid_t tid)
+pid_t fs_tgid_of(pid_t tid)
 {
 	char path[64], text[512];
 	const char *line;
@@ -67,13 +64,64 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		fuse_reply_err(req, ENOENT);
 	} else if (!node || !fs_is_through(node)) {
 		fs_attr_of(fs, node, &st);
-		fuse_reply_attr(req, &st, node && node->kind == FILE_STATUS ? 0 : ATTR_TIMEOUT_S);
+		fuse_reply_attr(req, &st, node && (node->kind == FILE_STATUS || node->kind == FILE_JOURNAL || node->kind == FILE_SUPER) ? 0 : ATTR_TIMEOUT_S);
 	} else if (!(t = calloc(1, sizeof *t))) {
 		fuse_reply_err(req, ENOMEM);
 	} else {
 		*t = (struct attr_task){{attr_run, NULL}, fs, req, node};
 		io_pool_submit(fs->pool, &t->task);
 	}
+}
+
+struct size_call {
+	struct db_call call; /* first */
+	fuse_req_t req;
+	struct stat st; /* as it will be: when it is done, db's mutex is held */
+};
+
+static void size_done(struct db_call *call, int result)
+{
+	struct size_call *c = (struct size_call *)call;
+
+	if (result)
+		fuse_reply_err(c->req, -result);
+	else
+		fuse_reply_attr(c->req, &c->st, 0);
+	free(c);
+}
+
+/* SQLite cuts its database at the end of a VACUUM, and its journal at the end of a transaction. */
+static void set_size(fuse_req_t req, struct node *node, off_t size, struct fuse_file_info *fi)
+{
+	pid_t tgid = fi ? handle_of(fi)->tgid : fs_tgid_of(fuse_req_ctx(req)->pid);
+	struct fs *fs = fuse_req_userdata(req);
+	struct size_call *c;
+	struct stat st;
+	int result;
+
+	if (node->kind == FILE_DATABASE) {
+		result = db_truncate(node->database->db, tgid, size);
+	} else {
+		c = calloc(1, sizeof *c);
+		if (!c) {
+			fuse_reply_err(req, ENOMEM);
+			return;
+		}
+		c->call.done = size_done;
+		c->req = req;
+		fs_attr_of(fs, node, &c->st);
+		c->st.st_size = size;
+		result = db_journal_truncate(node->database->db, tgid, size, &c->call);
+		if (result == DB_PARKED)
+			return;
+		free(c);
+	}
+	if (result) {
+		fuse_reply_err(req, -result);
+		return;
+	}
+	fs_attr_of(fs, node, &st);
+	fuse_reply_attr(req, &st, node->kind == FILE_DATABASE ? ATTR_TIMEOUT_S : 0);
 }
 
 /*
@@ -100,8 +148,8 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		fuse_reply_err(req, EPERM);
 		return;
 	}
-	if ((to_set & FUSE_SET_ATTR_SIZE) && node->kind == FILE_DATABASE && attr->st_size != st.st_size) {
-		fuse_reply_err(req, EACCES);
+	if ((to_set & FUSE_SET_ATTR_SIZE) && (node->kind == FILE_DATABASE || node->kind == FILE_JOURNAL)) {
+		set_size(req, node, attr->st_size, fi);
 		return;
 	}
 	if ((to_set & FUSE_SET_ATTR_SIZE) && node->kind == FILE_SHM && attr->st_size > st.st_size) {
@@ -157,13 +205,13 @@ void fs_handles_free(struct fs *fs)
 		handle_free(fs, fs->handles);
 }
 
-static void reply_open(fuse_req_t req, struct handle *h, struct fuse_file_info *fi)
+static void reply_open(fuse_req_t req, struct handle *h, struct fuse_file_info *fi, const struct fuse_entry_param *entry)
 {
 	struct fs *fs = fuse_req_userdata(req);
 
 	handle_link(fs, h);
 	fi->fh = (uintptr_t)h;
-	if (fuse_reply_open(req, fi) == 0)
+	if ((entry ? fuse_reply_create(req, entry, fi) : fuse_reply_open(req, fi)) == 0)
 		return;
 	/* The opener is gone: there will be no release. */
 	if (h->node->kind == FILE_DATABASE)
@@ -183,7 +231,7 @@ static void open_through_run(struct io_task *task)
 		free(t->handle);
 	} else {
 		t->fi.direct_io = 1;
-		reply_open(t->req, t->handle, &t->fi);
+		reply_open(t->req, t->handle, &t->fi, NULL);
 	}
 	free(t);
 }
@@ -194,39 +242,23 @@ static void open_status_run(struct io_task *task)
 
 	t->handle->text = fs_status_text(t->fs, &t->handle->text_len);
 	t->fi.direct_io = 1;
-	reply_open(t->req, t->handle, &t->fi);
+	reply_open(t->req, t->handle, &t->fi, NULL);
 	free(t);
 }
 
-static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+void fs_open(fuse_req_t req, struct node *node, struct fuse_file_info *fi, const struct fuse_entry_param *entry)
 {
 	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = node_by_ino(fs->nodes, ino);
-	struct handle *h;
+	struct handle *h = calloc(1, sizeof *h);
 	struct open_task *t;
-	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
 
-	if (!node) {
-		fuse_reply_err(req, ENOENT);
-		return;
-	}
-	/* SQLite never truncates by open; the kernel would believe the size of 0, and mappings die. */
-	if (fi->flags & O_TRUNC) {
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	if (writes && (fs_is_through(node) || node->kind == FILE_STATUS)) {
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	h = calloc(1, sizeof *h);
 	if (!h) {
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
 	h->node = node;
 	h->fd = -1;
-	h->tgid = tgid_of(fuse_req_ctx(req)->pid);
+	h->tgid = fs_tgid_of(fuse_req_ctx(req)->pid);
 	if (fs_is_through(node) || node->kind == FILE_STATUS) {
 		t = calloc(1, sizeof *t);
 		if (!t) {
@@ -239,15 +271,39 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		io_pool_submit(fs->pool, &t->task);
 		return;
 	}
-	if (node->kind == FILE_WAL) {
-		/* No page cache: a write that waits for its commit would hold pages that readers want. */
-		fi->direct_io = 1;
-	} else {
+	if (node->kind == FILE_DATABASE || node->kind == FILE_SHM) {
 		fi->keep_cache = 1; /* exact: invalidated before a READ lock is granted */
+	} else {
+		/*
+		 * No page cache: a write that waits for its commit would hold pages that readers want. And it brings
+		 * the owner with each write.
+		 */
+		fi->direct_io = 1;
 	}
 	if (node->kind == FILE_DATABASE)
 		db_handle_opened(node->database->db, h->tgid);
-	reply_open(req, h, fi);
+	reply_open(req, h, fi, entry);
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fuse_req_userdata(req);
+	struct node *node = node_by_ino(fs->nodes, ino);
+
+	if (!node) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	/* SQLite never truncates by open; the kernel would believe the size of 0, and mappings die. */
+	if ((fi->flags & O_TRUNC) && !(node->kind == FILE_DATABASE && db_is_virgin(node->database->db))) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
+	if ((fi->flags & O_ACCMODE) != O_RDONLY && (fs_is_through(node) || node->kind == FILE_STATUS)) {
+		fuse_reply_err(req, EACCES);
+		return;
+	}
+	fs_open(req, node, fi, NULL);
 }
 
 /* ---- read and write ---- */
@@ -289,6 +345,10 @@ static void read_memory(fuse_req_t req, struct handle *h, size_t size, off_t off
 
 	if (buf && h->node->kind == FILE_WAL)
 		n = db_wal_read(h->node->database->db, buf, size, off);
+	else if (buf && h->node->kind == FILE_JOURNAL)
+		n = db_journal_read(h->node->database->db, buf, size, off);
+	else if (buf && h->node->kind == FILE_SUPER)
+		n = super_read(((struct fs *)fuse_req_userdata(req))->supers, h->node->name, buf, size, off);
 	else if (buf)
 		n = db_shm_read(h->node->database->db, buf, size, off);
 	if (n < 0)
@@ -309,7 +369,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, stru
 		size_t at = off < 0 || (size_t)off > h->text_len ? h->text_len : (size_t)off;
 
 		fuse_reply_buf(req, h->text ? h->text + at : NULL, h->text_len - at < size ? h->text_len - at : size);
-	} else if (h->node->kind == FILE_WAL || h->node->kind == FILE_SHM) {
+	} else if (h->node->kind != FILE_DATABASE && !fs_is_through(h->node)) {
 		read_memory(req, h, size, off);
 	} else if (!(t = calloc(1, sizeof *t))) {
 		fuse_reply_err(req, ENOMEM);
@@ -336,22 +396,34 @@ static void write_done(struct db_call *call, int result)
 	free(wc);
 }
 
+/* To what is kept in memory, and answered at once. DB_PARKED: not such a file. */
+static int write_at_once(struct fs *fs, const struct handle *h, const char *buf, size_t size, off_t off)
+{
+	struct db *db = h->node->database ? h->node->database->db : NULL;
+
+	switch (h->node->kind) {
+	case FILE_DATABASE:
+		return db_write(db, h->tgid, buf, size, off);
+	case FILE_SHM:
+		return db_shm_write(db, buf, size, off);
+	case FILE_SUPER:
+		return super_write(fs->supers, h->node->name, buf, size, off);
+	case FILE_WAL:
+	case FILE_JOURNAL:
+		return DB_PARKED;
+	default:
+		return -EACCES;
+	}
+}
+
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = node_by_ino(fs->nodes, ino);
+	struct handle *h = handle_of(fi);
 	struct write_call *wc;
-	int err;
+	int err = write_at_once(fuse_req_userdata(req), h, buf, size, off);
 
-	if (!node || (node->kind != FILE_WAL && node->kind != FILE_SHM)) {
-		if (log_allow(&limit_write, 5000))
-			log_warn("database_write_refused",
-				 "do=\"write through SQLite in WAL mode; a database cannot be overwritten as a file\"");
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	if (node->kind == FILE_SHM) {
-		err = db_shm_write(node->database->db, buf, size, off);
+	(void)ino;
+	if (err != DB_PARKED) {
 		if (err)
 			fuse_reply_err(req, -err);
 		else
@@ -366,7 +438,10 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 	wc->call.done = write_done;
 	wc->req = req;
 	wc->size = size;
-	err = db_wal_write(node->database->db, fi->lock_owner, buf, size, off, &wc->call);
+	if (h->node->kind == FILE_WAL)
+		err = db_wal_write(h->node->database->db, fi->lock_owner, buf, size, off, &wc->call);
+	else
+		err = db_journal_write(h->node->database->db, fi->lock_owner, buf, size, off, &wc->call);
 	if (err != DB_PARKED)
 		write_done(&wc->call, err);
 }

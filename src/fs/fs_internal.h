@@ -9,6 +9,7 @@
 
 #include "base/settings.h"
 #include "db/db.h"
+#include "db/super_table.h"
 #include "fs/fs.h"
 #include "fs/io_pool.h"
 #include "fs/node.h"
@@ -23,6 +24,7 @@ struct fs {
 	struct halt_record *halts;
 	struct io_pool *pool;
 	struct node_table *nodes;
+	struct super_table *supers;
 	struct fuse_session *session;
 	int stop_fd; /* eventfd: fs_stop(), and the closer's end */
 	atomic_bool stopping;
@@ -50,11 +52,20 @@ static inline struct handle *handle_of(const struct fuse_file_info *fi)
 
 extern const struct fuse_lowlevel_ops fs_ops;
 
-/* Finds or opens; blocks on LiteFS: pool only. */
-int fs_database_get(struct fs *fs, const char *name, struct fs_database **ret);
+/* Finds or opens; blocks on LiteFS: pool only. create: one that LiteFS does not have is an empty one. */
+int fs_database_get(struct fs *fs, const char *name, bool create, struct fs_database **ret);
+/* The databases that are open, one after the other: NULL begins, NULL ends. Never blocks for long. */
+struct fs_database *fs_database_next(struct fs *fs, struct fs_database *after);
 
 /* fs_file.c */
 void fs_handles_free(struct fs *fs);
+/* A handle for the node, and the reply: of open, or of create where entry is given. */
+void fs_open(fuse_req_t req, struct node *node, struct fuse_file_info *fi, const struct fuse_entry_param *entry);
+/* FUSE gives the thread; SQLite's locks and we count processes. 0: of another pid namespace, or gone. */
+pid_t fs_tgid_of(pid_t tid);
+
+/* fs_unlink.c */
+void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 
 /* fs_attr.c */
 void fs_attr_of(struct fs *fs, const struct node *node, struct stat *ret); /* ours: never blocks */
@@ -62,12 +73,12 @@ int fs_attr_through(struct fs *fs, const struct node *node, struct stat *ret); /
 bool fs_is_through(const struct node *node);
 
 /* fs_dir.c */
+void fs_entry_of(struct fs *fs, const struct node *node, struct fuse_entry_param *ret);
 void fs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
 void fs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi);
-void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
 
 /* fs_lock.c */

@@ -108,12 +108,13 @@ int node_add(struct node_table *table, enum file_kind kind, const char *name, st
 
 int node_add_database(struct node_table *table, struct fs_database *database, const char *name)
 {
-	char wal[300], shm[300];
+	char wal[300], shm[300], journal[300];
 	struct node *node;
 	int err;
 
 	snprintf(wal, sizeof wal, "%s-wal", name);
 	snprintf(shm, sizeof shm, "%s-shm", name);
+	snprintf(journal, sizeof journal, "%s-journal", name);
 	pthread_mutex_lock(&table->mutex);
 	database->ino = table->count + 2; /* known before the database's workers can notify */
 	err = add_locked(table, FILE_DATABASE, name, database, &node);
@@ -121,6 +122,8 @@ int node_add_database(struct node_table *table, struct fs_database *database, co
 		err = add_locked(table, FILE_WAL, wal, database, &node);
 	if (!err)
 		err = add_locked(table, FILE_SHM, shm, database, &node);
+	if (!err)
+		err = add_locked(table, FILE_JOURNAL, journal, database, &node);
 	pthread_mutex_unlock(&table->mutex);
 	return err;
 }

@@ -21,7 +21,7 @@ struct fs;
 struct fs_database {
 	struct fs *fs;
 	struct db *db;
-	uint64_t ino; /* database; +1 "-wal", +2 "-shm" */
+	uint64_t ino; /* database; +1 "-wal", +2 "-shm", +3 "-journal" */
 	struct fs_database *next;
 };
 
@@ -29,7 +29,7 @@ struct node {
 	uint64_t ino;
 	enum file_kind kind;
 	char *name; /* as in the directory; owned */
-	struct fs_database *database; /* FILE_DATABASE, FILE_WAL, FILE_SHM; else NULL */
+	struct fs_database *database; /* FILE_DATABASE, FILE_WAL, FILE_SHM, FILE_JOURNAL; else NULL */
 };
 
 struct node_table;
@@ -44,7 +44,7 @@ struct node *node_by_name(struct node_table *table, const char *name);
 /* Found or made. */
 int node_add(struct node_table *table, enum file_kind kind, const char *name, struct node **ret);
 
-/* The three nodes of a database at once; takes nothing. */
+/* The four nodes of a database at once; takes nothing. */
 int node_add_database(struct node_table *table, struct fs_database *database, const char *name);
 
 #endif

@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -142,6 +144,43 @@ int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret)
 	}
 	*ret = (int64_t)stx.stx_size;
 	return 0;
+}
+
+static int journal_is_hot(const struct lfs_files *files, bool *ret)
+{
+	int fd = open_file(files, "-journal", O_RDONLY);
+	char first = 0;
+	ssize_t n;
+
+	*ret = false;
+	if (fd == -ENOENT)
+		return 0;
+	if (fd < 0)
+		return fd;
+	n = pread(fd, &first, 1, 0);
+	if (n < 0)
+		n = -errno;
+	close(fd);
+	*ret = n == 1 && first != 0; /* SQLite's own criterion */
+	return n < 0 ? (int)n : 0;
+}
+
+int lfs_files_unsettled(const struct lfs_files *files, bool *ret)
+{
+	int64_t wal_size;
+	int err = lfs_files_wal_size(files, &wal_size);
+
+	if (err)
+		return err;
+	*ret = true;
+	return wal_size > 0 ? 0 : journal_is_hot(files, ret);
+}
+
+bool lfs_dir_alive(const char *dir)
+{
+	struct statfs st;
+
+	return statfs(dir, &st) == 0 && st.f_type == FUSE_SUPER_MAGIC;
 }
 
 int lfs_files_open_wal(struct lfs_files *files)

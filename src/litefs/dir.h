@@ -62,6 +62,15 @@ int lfs_files_is_primary(const struct lfs_files *files);
 /* Size of NAME-wal now; 0 where it does not exist. */
 int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret);
 
+/*
+ * True if the database file alone is not the truth: NAME-wal is not empty, or NAME-journal has a header (of a direct
+ * client that is writing, or has died). Asks LiteFS twice.
+ */
+int lfs_files_unsettled(const struct lfs_files *files, bool *ret);
+
+/* True if this directory is a FUSE mount that answers: what it does not list does not exist. */
+bool lfs_dir_alive(const char *dir);
+
 /* NAME-wal is there and open (created if need be): LiteFS exits when WRITE is released without it. */
 int lfs_files_open_wal(struct lfs_files *files);
 

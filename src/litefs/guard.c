@@ -80,6 +80,43 @@ int guard_give_readers(struct guard *guard)
 	return err ? err : drop_shared_db(guard);
 }
 
+void guard_set_rollback(struct guard *guard, bool rollback)
+{
+	if (!guard->writer)
+		guard->rollback = rollback;
+}
+
+static int set_db(struct guard *guard, short type, off_t byte)
+{
+	return set_lock(guard->files->db_fd, type, byte, 1);
+}
+
+static int take_write(struct guard *guard)
+{
+	int err = lfs_files_open_wal(guard->files);
+
+	if (!err)
+		err = set_shm(guard, F_RDLCK, WAL_DMS_BYTE, 1);
+	if (err)
+		return err;
+	err = set_shm(guard, F_WRLCK, WAL_WRITE_BYTE, 1);
+	if (err)
+		set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
+	return err;
+}
+
+static int take_reserved(struct guard *guard)
+{
+	int err = set_db(guard, F_WRLCK, SQLITE_RESERVED_BYTE);
+
+	if (err)
+		return err;
+	err = set_db(guard, F_WRLCK, SQLITE_PENDING_BYTE);
+	if (err)
+		set_db(guard, F_UNLCK, SQLITE_RESERVED_BYTE);
+	return err;
+}
+
 int guard_take_writer(struct guard *guard)
 {
 	int err;
@@ -90,14 +127,7 @@ int guard_take_writer(struct guard *guard)
 	err = take_shared_db(guard);
 	if (err)
 		return err;
-	err = lfs_files_open_wal(guard->files);
-	if (!err)
-		err = set_shm(guard, F_RDLCK, WAL_DMS_BYTE, 1);
-	if (!err) {
-		err = set_shm(guard, F_WRLCK, WAL_WRITE_BYTE, 1);
-		if (err)
-			set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
-	}
+	err = guard->rollback ? take_reserved(guard) : take_write(guard);
 	if (err) {
 		drop_shared_db(guard);
 		return err;
@@ -114,9 +144,11 @@ int guard_give_writer(struct guard *guard)
 		return 0;
 	err = guard->exclusive ? guard_give_exclusive(guard) : 0;
 	if (!err)
-		err = set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
+		err = guard->rollback ? set_db(guard, F_UNLCK, SQLITE_PENDING_BYTE)
+				      : set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
 	if (!err)
-		err = set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
+		err = guard->rollback ? set_db(guard, F_UNLCK, SQLITE_RESERVED_BYTE)
+				      : set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
 	guard->writer = false;
 	return err ? err : drop_shared_db(guard);
 }
@@ -137,6 +169,11 @@ int guard_take_exclusive(struct guard *guard)
 
 	if (guard->exclusive)
 		return 0;
+	if (guard->rollback) {
+		err = set_lock(guard->files->db_fd, F_WRLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE);
+		guard->exclusive = !err;
+		return err;
+	}
 	err = set_shm(guard, F_WRLCK, WAL_READ_BYTE(0), WAL_NREADER);
 	if (err) {
 		int undo_err = restore_reads(guard);
@@ -152,7 +189,19 @@ int guard_give_exclusive(struct guard *guard)
 	if (!guard->exclusive)
 		return 0;
 	guard->exclusive = false;
+	if (guard->rollback) /* writer is held, and needs it */
+		return set_lock(guard->files->db_fd, F_RDLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE);
 	return restore_reads(guard);
+}
+
+int guard_try_alone(struct guard *guard)
+{
+	int err;
+
+	if (guard->readers || guard->writer || guard->shared_db)
+		return -EAGAIN;
+	err = set_lock(guard->files->db_fd, F_WRLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE);
+	return err ? err : set_lock(guard->files->db_fd, F_UNLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE);
 }
 
 void guard_forget(struct guard *guard)

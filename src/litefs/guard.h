@@ -10,6 +10,10 @@
  *             while LiteFS writes it after a /tx, and die of SIGBUS
  *   commit    READ0..READ4 exclusive (self only, under writer)
  *
+ * On a database in a rollback mode (guard_set_rollback()) writer is RESERVED and PENDING instead, which shut out other
+ * writers, new readers and HALT in whatever mode LiteFS believes the database to be, and commit is SHARED exclusive. Never WRITE
+ * there, for it would need a "-wal"; giving these back makes LiteFS do nothing.
+ *
  * All of litefwd's locks on a file belong to one owner, this process, so this module
  * counts what still needs SHARED. Threads: one at a time per object (db's token).
  * Each call is one to three round trips to LiteFS; it may block as long as LiteFS does.
@@ -29,6 +33,7 @@ struct guard {
 	bool readers;
 	bool writer;
 	bool exclusive;
+	bool rollback; /* what writer and exclusive stand for */
 };
 
 void guard_init(struct guard *guard, struct lfs_files *files);
@@ -42,12 +47,18 @@ int guard_give_readers(struct guard *guard);
  */
 int guard_give_read0(struct guard *guard);
 
+/* Before guard_take_writer(); ignored while writer is held. */
+void guard_set_rollback(struct guard *guard, bool rollback);
+
 int guard_take_writer(struct guard *guard);
 int guard_give_writer(struct guard *guard);
 
 /* Upgrade of the readers' lock in place, and back to it (or to none, when readers is not held). */
 int guard_take_exclusive(struct guard *guard);
 int guard_give_exclusive(struct guard *guard);
+
+/* Nothing is held: could SHARED be had exclusively? It is given back at once. 0, or -EAGAIN: a direct client has the database open. */
+int guard_try_alone(struct guard *guard);
 
 /* The descriptors were closed: nothing is held any more. */
 void guard_forget(struct guard *guard);

@@ -2,6 +2,7 @@
  * This node is the primary: LiteFS' own locks, and /tx to the local LiteFS.
  *
  *   begin   SHARED and NAME-wal, then WRITE; LiteFS' WAL must be empty (else the LTX would drop its frames)
+ *           on a database in a rollback mode RESERVED and PENDING, and no journal may be hot; see guard.h
  *   commit  READ0..READ4 exclusive, POST /tx, then: is this node still the primary?
  *   settle  READs back
  *   end     WRITE back (with an empty WAL LiteFS does nothing then)
@@ -21,6 +22,8 @@
 #include "litefs/api.h"
 
 #define TX_TIMEOUT_NS (20 * NS_PER_S)
+/* LiteFS writes the file, then the pages, then asks for checksums: slow disks do this much. */
+#define TX_RATE_MIN (INT64_C(4) << 20)
 #define INFO_TIMEOUT_MS 2000
 
 struct self {
@@ -88,7 +91,7 @@ static int take_writer(struct self *s, int64_t until_ns)
 static int self_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
 {
 	struct self *s = to_self(up);
-	int64_t wal_size;
+	bool unsettled = false;
 	int err;
 
 	atomic_store(&s->aborted, false);
@@ -97,8 +100,8 @@ static int self_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos
 	err = take_writer(s, until_ns);
 	if (err)
 		return err == -EAGAIN || err == -ECANCELED ? err : -EHOSTUNREACH;
-	err = lfs_files_wal_size(up->config.guard->files, &wal_size);
-	if (!err && wal_size > 0)
+	err = lfs_files_unsettled(up->config.guard->files, &unsettled);
+	if (!err && unsettled)
 		err = -EUCLEAN;
 	if (!err)
 		err = lfs_files_pos(up->config.guard->files, ret_pos);
@@ -158,7 +161,7 @@ static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
 		.size = tx->size,
 		.read = body_read,
 		.ctx = &body,
-		.deadline_ns = clock_now_ns() + TX_TIMEOUT_NS,
+		.deadline_ns = clock_now_ns() + TX_TIMEOUT_NS + (int64_t)(tx->size / TX_RATE_MIN) * NS_PER_S,
 	};
 	enum api_tx_result result;
 
