@@ -62,3 +62,13 @@ int64_t upstream_rtt_ns(const struct upstream *up)
 {
 	return up->ops->rtt_ns(up);
 }
+
+ptrdiff_t upstream_body_read(void *ctx, void *buf, size_t len)
+{
+	struct upstream_body *body = ctx;
+	ptrdiff_t n = body->tx->read_at(body->tx->ctx, buf, len, body->offset);
+
+	if (n > 0)
+		body->offset += (uint64_t)n;
+	return n;
+}

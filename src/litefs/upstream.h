@@ -114,6 +114,13 @@ struct upstream {
 	struct upstream_config config;
 };
 
+/* tx's bytes in order, as api_tx wants them; begins at offset 0. */
+struct upstream_body {
+	const struct upstream_tx *tx;
+	uint64_t offset;
+};
+ptrdiff_t upstream_body_read(void *body, void *buf, size_t len);
+
 int upstream_remote_new(const struct upstream_config *config, struct upstream **ret);
 int upstream_self_new(const struct upstream_config *config, struct upstream **ret);
 

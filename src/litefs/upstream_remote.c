@@ -269,24 +269,9 @@ static int remote_begin(struct upstream *up, int64_t until_ns, struct pos *ret_p
 	return err;
 }
 
-struct body {
-	const struct upstream_tx *tx;
-	uint64_t offset;
-};
-
-static ptrdiff_t body_read(void *ctx, void *buf, size_t len)
-{
-	struct body *body = ctx;
-	ptrdiff_t n = body->tx->read_at(body->tx->ctx, buf, len, body->offset);
-
-	if (n > 0)
-		body->offset += (uint64_t)n;
-	return n;
-}
-
 static void body_sent(void *ctx)
 {
-	struct body *body = ctx;
+	struct upstream_body *body = ctx;
 
 	if (body->tx->sent)
 		body->tx->sent(body->tx->ctx);
@@ -295,7 +280,7 @@ static void body_sent(void *ctx)
 static enum outcome remote_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns)
 {
 	struct remote *r = to_remote(up);
-	struct body body = {.tx = tx};
+	struct upstream_body body = {.tx = tx};
 	int64_t need_ns = NS_PER_S + 4 * api_rtt_ns(r->api) + (int64_t)(tx->size / UPLOAD_RATE_MIN) * NS_PER_S;
 	int64_t left_ns = r->hold_until_ns - clock_now_ns();
 	struct api_tx call = {
@@ -303,7 +288,7 @@ static enum outcome remote_commit(struct upstream *up, const struct upstream_tx 
 		.lock_id = r->id,
 		.server_id = r->server_id,
 		.size = tx->size,
-		.read = body_read,
+		.read = upstream_body_read,
 		.sent = body_sent,
 		.ctx = &body,
 		.require_halt_connection = true,
