@@ -209,18 +209,20 @@ static void file_sent(void *arg)
 /* One page on top of before; a new database of one page where there was none. */
 static const struct upstream_tx *make_tx(struct ctx *c, struct pos before)
 {
-	struct ltx_header header = {.page_size = 512, .commit = before.txid ? 3 : 1, .min_txid = before.txid + 1, .max_txid = before.txid + 1,
+	uint32_t pgno = before.txid ? 2 : 1;
+	struct ltx_header header = {.page_size = 512, .commit = pgno, .min_txid = before.txid + 1, .max_txid = before.txid + 1,
 				    .pre_apply = before.checksum, .node_id = OURS};
 	uint8_t page[512] = {7};
+	uint64_t after = before.txid ? before.checksum ^ 0x1234 : ltx_page_checksum(1, page, sizeof page);
 	struct ltx_encoder enc;
 	struct ltx_trailer trailer;
 
 	c->file_size = c->pad = 0;
 	c->sent = 0;
-	c->tx = (struct upstream_tx){.before = before, .after = {before.txid + 1, (before.checksum ^ 0x1234) | LTX_CHECKSUM_FLAG},
+	c->tx = (struct upstream_tx){.before = before, .after = {before.txid + 1, after | LTX_CHECKSUM_FLAG},
 				     .read_at = file_read, .sent = file_sent, .ctx = c};
 	assert_int_equal(ltx_encoder_init(&enc, &header, file_write, c), 0);
-	assert_int_equal(ltx_encoder_page(&enc, before.txid ? 2 : 1, page), 0);
+	assert_int_equal(ltx_encoder_page(&enc, pgno, page), 0);
 	assert_int_equal(ltx_encoder_finish(&enc, c->tx.after.checksum, &trailer), 0);
 	ltx_encoder_fini(&enc);
 	c->tx.size = c->file_size;
