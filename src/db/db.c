@@ -355,7 +355,7 @@ void db_stop(struct db *db)
 		return;
 	}
 	db->stop = true;
-	if (db->up && db->up_state == UP_BEGIN)
+	if (db->up && (db->up_state == UP_BEGIN || db->renewing))
 		upstream_abort(db->up);
 	api_abort(db->local_api);
 	pthread_cond_broadcast(&db->g_cond);
@@ -388,7 +388,7 @@ void db_role_changed(struct db *db)
 	db->begin_retry_ns = 0;
 	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT)
 		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
-	if (db->up_state == UP_BEGIN && db->up)
+	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);
 	pthread_cond_signal(&db->u_cond);
 	pthread_cond_signal(&db->g_cond);
@@ -422,6 +422,7 @@ json_t *db_status(struct db *db)
 		NUMBER(unknown);
 		NUMBER(begins);
 		NUMBER(begin_failed);
+		NUMBER(renewals);
 		NUMBER(catchups);
 		NUMBER(catchups_failed);
 		NUMBER(busy_write);

@@ -661,11 +661,14 @@ void db_commit(struct db *db)
 {
 	struct db_call *call = db->commit_call;
 	uint32_t frame = db->commit_frame;
-	int err;
+	bool doomed = db->doomed; /* since the frame came: in a renewal, or by a change of role */
+	int err = -EIO;
 
-	pthread_mutex_unlock(&db->mu);
-	err = commit(db, frame);
-	pthread_mutex_lock(&db->mu);
+	if (!doomed) {
+		pthread_mutex_unlock(&db->mu);
+		err = commit(db, frame);
+		pthread_mutex_lock(&db->mu);
+	}
 	spool_reset(&db->ltx);
 	db->commit_call = NULL;
 	db->up_state = UP_HELD;

@@ -55,7 +55,7 @@ enum up_state { UP_IDLE, UP_BEGIN, UP_HELD, UP_COMMIT, UP_END };
 struct db_stats {
 	uint64_t commits_remote, commits_self, commits_empty;
 	uint64_t refused, not_committed, unknown;
-	uint64_t begins, begin_failed, catchups, catchups_failed;
+	uint64_t begins, begin_failed, renewals, catchups, catchups_failed;
 	uint64_t busy_write, busy_read, busy_gate;
 	uint64_t resets, folds, gates, gates_failed, poisons, checkpoints;
 	uint64_t guard_taken, guard_waits, window_reads;
@@ -164,6 +164,7 @@ struct db {
 	int64_t turn_end_ns;
 	bool settling; /* U gives back what the last commit needed; its client has its answer */
 	bool want_begin, catching, doomed, end_wanted;
+	bool renewing; /* UP_HELD, but just now between two locks */
 	bool yielding; /* the pause is for other nodes that were seen committing, on the primary */
 	bool committed_in_hold; /* since WRITE was granted */
 	int64_t hold_since_ns, hold_end_ns, hold_span_ns, up_idle_since_ns, keep_until_ns, pause_until_ns, begin_retry_ns;

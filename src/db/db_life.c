@@ -206,7 +206,7 @@ static int ask_primary(struct db *db)
 	api_free(api);
 	if (err)
 		return err;
-	return state.shared == API_LOCK_UNLOCKED && state.dms == API_LOCK_UNLOCKED ? 0 : -EBUSY;
+	return state.shared == API_UNLOCKED && state.dms == API_UNLOCKED ? 0 : -EBUSY;
 }
 
 /* No direct client of this node has the database open, or reads it. */

@@ -160,7 +160,7 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 		return DB_PARKED;
 	switch (db->up_state) {
 	case UP_HELD:
-		if (db->doomed || db->end_wanted)
+		if (db->doomed || db->end_wanted || db->renewing)
 			return DB_PARKED;
 		if (db->catching || !pos_equal(db->up_pos, db->tip))
 			return -EAGAIN;

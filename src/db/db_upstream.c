@@ -14,9 +14,7 @@
 
 /* No primary: answer BUSY at once for this long instead of asking again and again. */
 #define RETRY_NS (100 * NS_PER_MS)
-/* A lock that is older than this is renewed while its transaction goes on. */
 #define QUOTA_MIN 4
-#define RENEW_NS (8 * NS_PER_S)
 
 static struct log_limit limit_begin;
 
@@ -225,7 +223,10 @@ static void end_locked(struct db *db)
 	pthread_cond_signal(&db->g_cond);
 }
 
-/* The lock's time is running out under a transaction: a new one, if nothing happened in between. */
+/*
+ * The lock's time is running out under a transaction: a new one, if nothing happened in between. A commit that arrives
+ * meanwhile waits for us, and finds doomed.
+ */
 static void renew_locked(struct db *db)
 {
 	struct pos pos = {0};
@@ -235,10 +236,12 @@ static void renew_locked(struct db *db)
 		db->doomed = true;
 		return;
 	}
+	db->renewing = true;
 	pthread_mutex_unlock(&db->mu);
 	upstream_end(db->up);
 	err = upstream_begin(db->up, clock_now_ns() + db->config->settings->halt_timeout_ms * NS_PER_MS, &pos);
 	pthread_mutex_lock(&db->mu);
+	db->renewing = false;
 	db_files_put_locked(db);
 	if (err || !pos_equal(pos, db->tip)) {
 		log_warn("transaction_doomed", "db=%s error=%d do=\"make write transactions shorter than the HALT's 30 s\"",
@@ -246,8 +249,10 @@ static void renew_locked(struct db *db)
 		db->doomed = true;
 		return;
 	}
+	db->stats.renewals++;
 	db->hold_since_ns = clock_now_ns();
 	set_hold_end_locked(db);
+	db_answer_writes_locked(db, 0); /* that transaction may have ended meanwhile */
 }
 
 /* Returns when to look again. */
@@ -257,7 +262,6 @@ static int64_t held_locked(struct db *db)
 	int64_t now = clock_now_ns();
 	int64_t hold_end = db->hold_end_ns;
 	int64_t linger_end = db->up_idle_since_ns + s->halt_linger_ms * NS_PER_MS;
-	int64_t until = upstream_hold_until(db->up);
 
 	if (db->keep_until_ns) /* nobody has come for it yet */
 		linger_end = hold_end = db->keep_until_ns;
@@ -268,7 +272,7 @@ static int64_t held_locked(struct db *db)
 		return 0;
 	}
 	if (db_writer_locked(db) && !db->doomed) {
-		if (until != INT64_MAX && now > until - RENEW_NS) {
+		if (now > upstream_renew_at(db->up)) {
 			renew_locked(db);
 			return 0;
 		}

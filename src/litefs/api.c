@@ -327,7 +327,7 @@ enum api_tx_result api_tx(struct api *api, const struct api_tx *tx)
 	return tx_verdict(api, tx, &answer);
 }
 
-int api_debug_pos(struct api *api, const char *name, int timeout_ms, struct pos *ret)
+int api_debug_db(struct api *api, const char *name, int timeout_ms, struct api_debug_db *ret)
 {
 	struct http_request req = {.method = HTTP_GET,
 				   .target = "/debug/vars",

@@ -107,8 +107,21 @@ struct api_tx {
 };
 enum api_tx_result api_tx(struct api *api, const struct api_tx *tx);
 
-/* The database's position from GET /debug/vars; -ENOENT where LiteFS does not list it. */
-int api_debug_pos(struct api *api, const char *name, int timeout_ms, struct pos *ret);
+/* As LiteFS shows its locks: of all owners together, itself included. */
+enum api_lock { API_UNLOCKED, API_SHARED, API_EXCLUSIVE };
+
+struct api_debug_db {
+	struct pos pos;
+	/* A HALT is among the owners: of a WAL database it holds both (shared), of a rollback one SHARED exclusively. */
+	enum api_lock shared, dms;
+};
+
+/*
+ * What GET /debug/vars says of the database; -ENOENT where LiteFS does not list it. A debug page, of one moment: the
+ * locks say whether somebody was there (in WAL mode a client holds both while it has the database open), not that nobody
+ * comes. To know of clients ask while no HALT is held.
+ */
+int api_debug_db(struct api *api, const char *name, int timeout_ms, struct api_debug_db *ret);
 
 /* Smoothed time of one request and answer on this connection, for small requests; 0 before the first. ns. */
 int64_t api_rtt_ns(const struct api *api);

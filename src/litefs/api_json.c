@@ -107,22 +107,36 @@ int api_json_halt(const char *text, size_t len, uint64_t *ret_id, struct pos *re
 	return err;
 }
 
-int api_json_vars(const char *text, size_t len, const char *name, struct pos *ret)
+static int take_lock(const json_t *locks, const char *key, enum api_lock *ret)
+{
+	static const char *const names[] = {[API_UNLOCKED] = "unlocked", [API_SHARED] = "shared", [API_EXCLUSIVE] = "exclusive"};
+	const char *v = json_string_value(json_object_get(locks, key));
+
+	for (int i = 0; v && i < 3; i++)
+		if (!strcmp(v, names[i])) {
+			*ret = (enum api_lock)i;
+			return 0;
+		}
+	return -EPROTO;
+}
+
+int api_json_vars(const char *text, size_t len, const char *name, struct api_debug_db *ret)
 {
 	json_t *root = load_object(text, len);
 	const json_t *dbs = json_object_get(json_object_get(root, "store"), "dbs");
-	const json_t *db = json_object_get(dbs, name);
-	struct pos pos = {0};
+	const json_t *db = json_object_get(dbs, name), *locks = json_object_get(db, "locks");
+	struct api_debug_db d = {0};
 	int err = 0;
 
 	if (!json_is_object(dbs) || (db && !json_is_object(db)))
 		err = -EPROTO;
 	else if (!db)
 		err = -ENOENT;
-	else if (take_hex16(db, "txid", &pos.txid) || take_hex16(db, "checksum", &pos.checksum))
+	else if (take_hex16(db, "txid", &d.pos.txid) || take_hex16(db, "checksum", &d.pos.checksum) ||
+		 take_lock(locks, "shared", &d.shared) || take_lock(locks, "dms", &d.dms))
 		err = -EPROTO;
 	if (!err)
-		*ret = pos;
+		*ret = d;
 	json_decref(root);
 	return err;
 }

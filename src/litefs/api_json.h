@@ -17,7 +17,7 @@ int api_json_info(const char *text, size_t len, struct api_info *ret);
 int api_json_halt(const char *text, size_t len, uint64_t *ret_id, struct pos *ret_pos, int64_t *ret_expires_ms);
 
 /* -ENOENT: the node has no database of that name. */
-int api_json_vars(const char *text, size_t len, const char *name, struct pos *ret);
+int api_json_vars(const char *text, size_t len, const char *name, struct api_debug_db *ret);
 
 /* RFC 3339 ("2006-01-02T15:04:05.999999999Z07:00"), fractions cut to ms: 0 or -EPROTO. */
 int api_json_time(const char *text, int64_t *ret_ms);

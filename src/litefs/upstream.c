@@ -1,8 +1,11 @@
 #include "litefs/upstream.h"
 
+#include "base/clock.h"
+#include "litefs/upload_rate.h"
+
 int upstream_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret)
 {
-	return kind == UPSTREAM_SELF ? upstream_self_new(config, ret) : upstream_remote_new(config, ret);
+	return kind == UPSTREAM_SELF ? upstream_self_new(config, ret) : upstream_remote_new(config, kind, ret);
 }
 
 void upstream_free(struct upstream *up)
@@ -41,7 +44,22 @@ void upstream_end(struct upstream *up)
 
 int64_t upstream_hold_until(const struct upstream *up)
 {
-	return up->ops->hold_until(up);
+	return up->ops->hold_until ? up->ops->hold_until(up) : INT64_MAX;
+}
+
+int64_t upstream_renew_at(const struct upstream *up)
+{
+	return up->ops->renew_at ? up->ops->renew_at(up) : INT64_MAX;
+}
+
+int64_t upstream_tx_ns(const struct upstream *up, uint64_t size)
+{
+	return up->ops->tx_ns ? up->ops->tx_ns(up, size) : NS_PER_S + upload_rate_time_ns(UPLOAD_RATE_DEFAULT, size);
+}
+
+uint64_t upstream_max_tx_bytes(const struct upstream *up)
+{
+	return up->ops->max_tx_bytes ? up->ops->max_tx_bytes(up) : UINT64_MAX;
 }
 
 int upstream_probe(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
@@ -61,4 +79,14 @@ void upstream_abort(struct upstream *up)
 int64_t upstream_rtt_ns(const struct upstream *up)
 {
 	return up->ops->rtt_ns(up);
+}
+
+ptrdiff_t upstream_body_read(void *ctx, void *buf, size_t len)
+{
+	struct upstream_body *body = ctx;
+	ptrdiff_t n = body->tx->read_at(body->tx->ctx, buf, len, body->offset);
+
+	if (n > 0)
+		body->offset += (uint64_t)n;
+	return n;
 }

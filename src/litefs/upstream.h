@@ -1,7 +1,8 @@
 /*
  * upstream: where a database's transactions go. Remote: HALT and /tx on the primary.
- * Self: LiteFS' own locks on this node and /tx to the local LiteFS. (A gateway is
- * to be the third.) db asks begin, commit, end and does not care which it is.
+ * Self: LiteFS' own locks on this node and /tx to the local LiteFS. Own: HALT and /tx on this node's LiteFS, while it is
+ * the primary: how databases are created and dropped there (a drop under self's WRITE ends LiteFS: LITEFS.md, 14).
+ * (A gateway is to be the fourth.) db asks begin, commit, end and does not care which it is.
  *
  *   begin --0--> held --commit*--> held --end--> idle        held: nobody else can commit this database
  *
@@ -34,7 +35,11 @@ enum outcome {
 	OUTCOME_UNKNOWN, /* may be applied, now or later */
 };
 
-enum upstream_kind { UPSTREAM_REMOTE, UPSTREAM_SELF };
+/*
+ * OWN: begin waits for every lock of the database on this node, so nothing of ours may be held on LiteFS' files
+ * (guard, WRITE, SHARED) until end. Its HALT creates a database that does not exist yet, at position 0.
+ */
+enum upstream_kind { UPSTREAM_REMOTE, UPSTREAM_SELF, UPSTREAM_OWN };
 
 /* One LTX file, ready to be sent and already verified. */
 struct upstream_tx {
@@ -43,7 +48,7 @@ struct upstream_tx {
 	uint64_t size;
 	/* Up to len bytes at offset: all of them unless at the end; negative errno. */
 	ptrdiff_t (*read_at)(void *ctx, void *buf, size_t len, uint64_t offset);
-	/* The last byte is on its way (remote; may be NULL). */
+	/* The last byte is on its way (remote and own; may be NULL). */
 	void (*sent)(void *ctx);
 	void *ctx;
 };
@@ -55,7 +60,7 @@ struct upstream_config {
 	struct role *role;
 	struct halt_record *halts;
 	struct guard *guard; /* self */
-	/* Exclusive use of guard (db's token); never called by remote. */
+	/* Exclusive use of guard (db's token); never called by remote and own. */
 	void (*guard_enter)(void *ctx);
 	void (*guard_leave)(void *ctx);
 	void *ctx;
@@ -68,7 +73,10 @@ enum upstream_kind upstream_kind(const struct upstream *up);
 
 int upstream_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
 
-/* Only while held. tx->before must be begin's or the last committed position. */
+/*
+ * tx->before must be begin's or the last committed position. REFUSED while nothing is held. For a large one until_ns
+ * must leave upstream_tx_ns(), or it is cut off in the middle and UNKNOWN.
+ */
 enum outcome upstream_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns);
 
 /*
@@ -82,6 +90,17 @@ void upstream_end(struct upstream *up);
 
 /* Monotonic time at which what is held can no longer be trusted for a commit; INT64_MAX for self. */
 int64_t upstream_hold_until(const struct upstream *up);
+
+/* From when on what is held is to be given back and taken again, while its transaction goes on; INT64_MAX for self. */
+int64_t upstream_renew_at(const struct upstream *up);
+
+/*
+ * Sizes, by the measured rate. tx_ns: how long a commit of that size may take; not begun with less left of the
+ * lock's time. max_tx_bytes: what goes into the life of a lock that was just taken; UINT64_MAX for self.
+ * As begin: from the object's own thread.
+ */
+int64_t upstream_tx_ns(const struct upstream *up, uint64_t size);
+uint64_t upstream_max_tx_bytes(const struct upstream *up);
 
 /*
  * Fresh evidence about an unknown commit: the position of the database where it was sent, obtained so that
@@ -102,10 +121,14 @@ struct upstream_ops {
 	enum outcome (*commit)(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns);
 	void (*settle)(struct upstream *up); /* may be NULL */
 	void (*end)(struct upstream *up);
-	int64_t (*hold_until)(const struct upstream *up);
 	int64_t (*rtt_ns)(const struct upstream *up);
 	void (*abort)(struct upstream *up);
 	void (*free)(struct upstream *up);
+	/* NULL where what is held does not end: */
+	int64_t (*hold_until)(const struct upstream *up);
+	int64_t (*renew_at)(const struct upstream *up);
+	int64_t (*tx_ns)(const struct upstream *up, uint64_t size);
+	uint64_t (*max_tx_bytes)(const struct upstream *up);
 };
 
 struct upstream {
@@ -114,7 +137,14 @@ struct upstream {
 	struct upstream_config config;
 };
 
-int upstream_remote_new(const struct upstream_config *config, struct upstream **ret);
+/* tx's bytes in order, as api_tx wants them; begins at offset 0. */
+struct upstream_body {
+	const struct upstream_tx *tx;
+	uint64_t offset;
+};
+ptrdiff_t upstream_body_read(void *body, void *buf, size_t len);
+
+int upstream_remote_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret); /* and own */
 int upstream_self_new(const struct upstream_config *config, struct upstream **ret);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * The primary's LiteFS by its HALT lock.
+ * The primary's LiteFS by its HALT lock; that of another node (remote) or of this one (own).
  *
  *   begin   (GET /info, once per role epoch: it must be the primary of our cluster)
  *           POST /halt, given up and asked again with the same id after a round trip and some tens of
@@ -22,16 +22,20 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "litefs/api.h"
+#include "litefs/upload_rate.h"
 
 #define STALE_MAX 16
-/* LiteFS sweeps expired locks every 5 s; whatever we do must be over well before the 30 s. */
-#define HOLD_MARGIN_NS (3 * NS_PER_S)
-/* A lock with less time left than this is of no use. */
-#define HOLD_LEAST_NS (10 * NS_PER_S)
 #define UNHALT_TIMEOUT_MS 2000
 #define INFO_TIMEOUT_MS 2000
-/* Slowest upload that is still begun, bytes per second. */
-#define UPLOAD_RATE_MIN (INT64_C(4) << 20)
+
+/* A lock's whole life. LiteFS' is 30 s, but nothing here stands on that: it is what the first answer to a new id showed. */
+#define LIFE_DEFAULT_NS (30 * NS_PER_S)
+#define LIFE_LEAST_NS (3 * NS_PER_S)
+/* Parts of it, and what they are of 30 s. LiteFS sweeps expired locks only every 5 s; we must be done well before the end. */
+#define MARGIN(life) ((life) / 10) /* 3 s: nothing is trusted that close to the end */
+#define OF_USE(life) ((life) / 3) /* 10 s: a lock with less time left is not worth having */
+#define RENEW(life) ((life) * 4 / 15) /* 8 s: with less time left it is taken anew, while its transaction goes on */
+#define SPARE(life) ((life) / 30) /* 1 s: beyond what sending takes */
 
 struct stale_halt {
 	uint64_t id;
@@ -49,7 +53,9 @@ struct remote {
 	bool held;
 	uint64_t id;
 	int slot;
-	int64_t hold_until_ns;
+	int64_t life_ns; /* as the node last showed it */
+	int64_t hold_until_ns; /* of what is held; 0 without */
+	struct upload_rate rate;
 	struct stale_halt stale[STALE_MAX];
 	int stale_count;
 	_Atomic(struct api *) in_call; /* for abort */
@@ -118,12 +124,43 @@ static int set_url(struct remote *r, const char *url)
 	r->api = api;
 	r->side = side;
 	r->epoch = 0;
+	r->rate = (struct upload_rate){0};
 	/* Of an earlier primary: they expire there. */
 	for (int i = 0; i < r->stale_count; i++)
 		halt_record_del(r->base.config.halts, r->stale[i].slot);
 	r->stale_count = 0;
 	snprintf(r->url, sizeof r->url, "%s", url);
 	return 0;
+}
+
+static bool is_own(const struct remote *r)
+{
+	return r->base.kind == UPSTREAM_OWN;
+}
+
+/* Where to, by the role that we play; "" nowhere. */
+static const char *target_url(const struct remote *r, const struct role_state *role)
+{
+	if (is_own(r))
+		return role->kind == ROLE_PRIMARY ? r->base.config.settings->litefs_url : "";
+	return role->kind == ROLE_REPLICA ? role->primary_url : "";
+}
+
+/* Own: LiteFS waits for the HALT's end before it follows anyone, so after begin and around /tx is when to look. */
+static bool still_the_target(const struct remote *r)
+{
+	struct role_state *role;
+	bool yes;
+
+	if (!is_own(r))
+		return true;
+	role = malloc(sizeof *role);
+	if (!role)
+		return false;
+	role_get(r->base.config.role, role);
+	yes = role->kind == ROLE_PRIMARY;
+	free(role);
+	return yes;
 }
 
 /* A replica answers /halt and /tx too (LITEFS.md, 1): ask who it is before its HALT is trusted. */
@@ -140,13 +177,13 @@ static int verify_primary(struct remote *r, const struct role_state *role)
 	err = api_info(r->api, INFO_TIMEOUT_MS, info);
 	if (err) {
 		if (log_allow(&limit_unreachable, 5000))
-			log_warn("primary_unreachable", "db=%s url=%s error=\"%s\" do=\"check the primary and primary_url=\"",
-				 r->base.config.name, r->url, api_error(r->api));
+			log_warn("primary_unreachable", "db=%s url=%s error=\"%s\" do=\"check the primary and %s\"",
+				 r->base.config.name, r->url, api_error(r->api), is_own(r) ? "litefs_url=" : "primary_url=");
 		err = err == -ECANCELED ? err : -EHOSTUNREACH;
 	} else if (!info->is_primary || strcmp(info->cluster_id, role->cluster_id) != 0) {
 		if (log_allow(&limit_refused, 5000))
-			log_warn("not_the_primary", "db=%s url=%s is_primary=%d do=\"check primary_url= or lease.advertise-url\"",
-				 r->base.config.name, r->url, info->is_primary);
+			log_warn("not_the_primary", "db=%s url=%s is_primary=%d do=\"check %s\"", r->base.config.name, r->url,
+				 info->is_primary, is_own(r) ? "litefs_url=" : "primary_url= or lease.advertise-url");
 		err = -EHOSTUNREACH;
 	} else {
 		r->server_id = info->server_id;
@@ -157,11 +194,23 @@ static int verify_primary(struct remote *r, const struct role_state *role)
 }
 
 /*
+ * The first answer to a new id is of a new lock: all of its life is left, up to a second that Date's rounding hides.
+ * A later answer may show an older lock.
+ */
+static void note_life(struct remote *r, int64_t ttl_ms, bool first)
+{
+	int64_t life_ns = (ttl_ms + 999) / 1000 * NS_PER_S;
+
+	if (first || life_ns > r->life_ns)
+		r->life_ns = life_ns > LIFE_LEAST_NS ? life_ns : LIFE_LEAST_NS;
+}
+
+/*
  * One question. The same id is asked for again and again: a wait that was given up may still
  * have been granted, after any DELETE that raced with it, and would then stand for 30 s; asked for with the same
  * id, LiteFS answers with that very lock and what is left of its time.
  */
-static int halt_once(struct remote *r, uint64_t id, int64_t until_ns, struct pos *ret_pos)
+static int halt_once(struct remote *r, uint64_t id, bool first, int64_t until_ns, struct pos *ret_pos)
 {
 	int64_t left_ms = (until_ns - clock_now_ns()) / NS_PER_MS;
 	int64_t slice_ms = api_rtt_ns(r->api) * 3 / 2 / NS_PER_MS + 40;
@@ -182,12 +231,13 @@ static int halt_once(struct remote *r, uint64_t id, int64_t until_ns, struct pos
 			log_warn("halt_failed", "db=%s url=%s error=\"%s\"", r->base.config.name, r->url, api_error(r->api));
 		return err == -ENOTCONN || err == -EINVAL ? err : -EHOSTUNREACH;
 	}
-	r->hold_until_ns = sent_ns + halt.ttl_ms * NS_PER_MS - HOLD_MARGIN_NS;
-	if (halt.server_id != r->server_id) {
+	if (halt.server_id != r->server_id || !still_the_target(r)) {
 		r->epoch = 0;
 		return -EHOSTUNREACH;
 	}
-	if (r->hold_until_ns < clock_now_ns() + HOLD_LEAST_NS)
+	note_life(r, halt.ttl_ms, first);
+	r->hold_until_ns = sent_ns + halt.ttl_ms * NS_PER_MS - MARGIN(r->life_ns);
+	if (r->hold_until_ns < clock_now_ns() + OF_USE(r->life_ns))
 		return -ESTALE; /* granted long ago, to a question that was given up */
 	*ret_pos = halt.pos;
 	return 0;
@@ -206,16 +256,18 @@ static uint64_t new_id(struct remote *r)
 static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 {
 	uint64_t id = new_id(r);
-	bool sent = false;
+	bool sent = false, first = true;
 	int err;
 
 	for (;;) {
-		err = halt_once(r, id, until_ns, ret_pos);
+		err = halt_once(r, id, first, until_ns, ret_pos);
+		first = false;
 		sent = sent || (err != -ENOTCONN && err != -EINVAL);
 		if (err == -ESTALE) {
 			free_id(r, r->api, id, r->slot);
 			clock_sleep_ns(10 * NS_PER_MS);
 			id = new_id(r);
+			first = true;
 			continue;
 		}
 		if (err != -ETIMEDOUT)
@@ -230,6 +282,7 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 		r->id = id;
 		return 0;
 	}
+	r->hold_until_ns = 0;
 	if (!sent) {
 		halt_record_del(r->base.config.halts, r->slot);
 		return -EHOSTUNREACH;
@@ -245,13 +298,15 @@ static int remote_begin(struct upstream *up, int64_t until_ns, struct pos *ret_p
 {
 	struct remote *r = to_remote(up);
 	struct role_state *role = malloc(sizeof *role);
+	const char *url;
 	int err;
 
 	if (!role)
 		return -ENOMEM;
 	atomic_store(&r->aborted, false);
 	role_get(up->config.role, role);
-	err = role->kind == ROLE_REPLICA && role->primary_url[0] ? set_url(r, role->primary_url) : -EHOSTUNREACH;
+	url = target_url(r, role);
+	err = url[0] ? set_url(r, url) : -EHOSTUNREACH;
 	if (!err) {
 		api_clear_abort(r->api);
 		atomic_store(&r->in_call, r->api);
@@ -269,63 +324,108 @@ static int remote_begin(struct upstream *up, int64_t until_ns, struct pos *ret_p
 	return err;
 }
 
-struct body {
-	const struct upstream_tx *tx;
-	uint64_t offset;
-};
-
-static ptrdiff_t body_read(void *ctx, void *buf, size_t len)
-{
-	struct body *body = ctx;
-	ptrdiff_t n = body->tx->read_at(body->tx->ctx, buf, len, body->offset);
-
-	if (n > 0)
-		body->offset += (uint64_t)n;
-	return n;
-}
-
 static void body_sent(void *ctx)
 {
-	struct body *body = ctx;
+	struct upstream_body *body = ctx;
 
 	if (body->tx->sent)
 		body->tx->sent(body->tx->ctx);
 }
 
+static int64_t tx_ns(const struct remote *r, uint64_t bytes_per_s, uint64_t size)
+{
+	return SPARE(r->life_ns) + 4 * (r->api ? api_rtt_ns(r->api) : 0) + upload_rate_time_ns(bytes_per_s, size);
+}
+
+/* SPARE once more for what Date hides of the life and what the answer to /halt took. */
+static uint64_t max_tx_bytes(const struct remote *r, uint64_t bytes_per_s)
+{
+	int64_t usable_ns = r->life_ns - MARGIN(r->life_ns) - SPARE(r->life_ns) - tx_ns(r, bytes_per_s, 0);
+
+	return upload_rate_bytes_in(bytes_per_s, usable_ns);
+}
+
+/* True: enough time is left. */
+static bool check_time(struct remote *r, uint64_t size)
+{
+	int64_t now = clock_now_ns(), left_ns = r->hold_until_ns - now;
+	uint64_t rate = upload_rate_get(&r->rate, now), limit = max_tx_bytes(r, rate);
+
+	if (left_ns >= tx_ns(r, rate, size))
+		return true;
+	log_warn("commit_refused",
+		 "db=%s reason=halt_time size=%" PRIu64 " limit_bytes=%" PRIu64 " rate_bytes_per_s=%" PRIu64 " left_ms=%" PRId64
+		 " need_ms=%" PRId64 " do=\"%s\"",
+		 r->base.config.name, size, limit, rate, left_ns / NS_PER_MS, tx_ns(r, rate, size) / NS_PER_MS,
+		 size > limit ? "make the transaction smaller than limit_bytes, or run it on the primary"
+			      : "make the time from its first write to its COMMIT shorter");
+	return false;
+}
+
+static void note_rate(struct remote *r, enum api_tx_result result, uint64_t size, int64_t start_ns)
+{
+	int64_t now = clock_now_ns();
+
+	if (result == API_TX_APPLIED)
+		upload_rate_note(&r->rate, size, now - start_ns, api_rtt_ns(r->api), now);
+	else if (result == API_TX_AMBIGUOUS)
+		upload_rate_note_cut(&r->rate, size, now - start_ns, now);
+}
+
+/*
+ * Own: a node that has just been demoted takes /tx and loses it (LITEFS.md, 1). On a replica db looks whether the
+ * transaction comes back; here there is nothing to come, so LiteFS is asked.
+ */
+static bool still_the_primary(struct remote *r)
+{
+	struct api_info *info;
+	bool yes;
+
+	if (!is_own(r))
+		return true;
+	info = malloc(sizeof *info);
+	yes = info && api_info(r->api, INFO_TIMEOUT_MS, info) == 0 && info->is_primary && info->server_id == r->server_id &&
+	      still_the_target(r);
+	free(info);
+	if (!yes)
+		log_warn("demoted_in_commit", "db=%s", r->base.config.name);
+	return yes;
+}
+
 static enum outcome remote_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns)
 {
 	struct remote *r = to_remote(up);
-	struct body body = {.tx = tx};
-	int64_t need_ns = NS_PER_S + 4 * api_rtt_ns(r->api) + (int64_t)(tx->size / UPLOAD_RATE_MIN) * NS_PER_S;
-	int64_t left_ns = r->hold_until_ns - clock_now_ns();
+	struct upstream_body body = {.tx = tx};
 	struct api_tx call = {
 		.name = up->config.name,
 		.lock_id = r->id,
 		.server_id = r->server_id,
 		.size = tx->size,
-		.read = body_read,
+		.read = upstream_body_read,
 		.sent = body_sent,
 		.ctx = &body,
 		.require_halt_connection = true,
 		.deadline_ns = r->hold_until_ns < until_ns ? r->hold_until_ns : until_ns,
 	};
+	int64_t start = clock_now_ns();
 	enum api_tx_result result;
+	bool lost = false;
 
-	if (left_ns < need_ns) {
-		log_warn("commit_refused",
-			 "db=%s reason=halt_time size=%" PRIu64 " left_ms=%" PRId64 " need_ms=%" PRId64
-			 " do=\"make the transaction shorter or smaller\"",
-			 up->config.name, tx->size, left_ns / NS_PER_MS, need_ns / NS_PER_MS);
+	if (!r->held || !still_the_target(r) || !check_time(r, tx->size))
 		return OUTCOME_REFUSED;
-	}
 	atomic_store(&r->in_call, r->api);
 	result = api_tx(r->api, &call);
-	atomic_store(&r->in_call, NULL);
 	if (result == API_TX_APPLIED)
+		lost = !still_the_primary(r);
+	atomic_store(&r->in_call, NULL);
+	note_rate(r, result, tx->size, start);
+	if (result == API_TX_APPLIED && !lost)
 		return OUTCOME_COMMITTED;
+	r->epoch = 0; /* ask who it is before the next one */
+	if (lost)
+		return OUTCOME_UNKNOWN;
 	log_warn("commit_not_acknowledged", "db=%s url=%s result=%s error=\"%s\"", up->config.name, r->url,
 		 result == API_TX_AMBIGUOUS ? "ambiguous" : "refused", api_error(r->api));
-	r->epoch = 0; /* ask who it is before the next one */
 	return result == API_TX_AMBIGUOUS ? OUTCOME_UNKNOWN : OUTCOME_REFUSED;
 }
 
@@ -336,6 +436,7 @@ static void remote_end(struct upstream *up)
 	if (!r->held)
 		return;
 	r->held = false;
+	r->hold_until_ns = 0;
 	/* An aborted connection says nothing any more. */
 	free_id(r, atomic_load(&r->aborted) ? r->side : r->api, r->id, r->slot);
 }
@@ -343,6 +444,27 @@ static void remote_end(struct upstream *up)
 static int64_t remote_hold_until(const struct upstream *up)
 {
 	return to_remote(up)->hold_until_ns;
+}
+
+static int64_t remote_renew_at(const struct upstream *up)
+{
+	const struct remote *r = to_remote(up);
+
+	return r->hold_until_ns - RENEW(r->life_ns);
+}
+
+static int64_t remote_tx_ns(const struct upstream *up, uint64_t size)
+{
+	const struct remote *r = to_remote(up);
+
+	return tx_ns(r, upload_rate_get(&r->rate, clock_now_ns()), size);
+}
+
+static uint64_t remote_max_tx_bytes(const struct upstream *up)
+{
+	const struct remote *r = to_remote(up);
+
+	return max_tx_bytes(r, upload_rate_get(&r->rate, clock_now_ns()));
 }
 
 static int64_t remote_rtt_ns(const struct upstream *up)
@@ -373,13 +495,16 @@ static void remote_free(struct upstream *up)
 	free(r);
 }
 
-int upstream_remote_new(const struct upstream_config *config, struct upstream **ret)
+int upstream_remote_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret)
 {
 	static const struct upstream_ops ops = {
 		.begin = remote_begin,
 		.commit = remote_commit,
 		.end = remote_end,
 		.hold_until = remote_hold_until,
+		.renew_at = remote_renew_at,
+		.tx_ns = remote_tx_ns,
+		.max_tx_bytes = remote_max_tx_bytes,
 		.rtt_ns = remote_rtt_ns,
 		.abort = remote_abort,
 		.free = remote_free,
@@ -388,7 +513,8 @@ int upstream_remote_new(const struct upstream_config *config, struct upstream **
 
 	if (!r)
 		return -ENOMEM;
-	r->base = (struct upstream){.ops = &ops, .kind = UPSTREAM_REMOTE, .config = *config};
+	r->base = (struct upstream){.ops = &ops, .kind = kind, .config = *config};
+	r->life_ns = LIFE_DEFAULT_NS;
 	r->slot = -1;
 	*ret = &r->base;
 	return 0;

@@ -115,21 +115,6 @@ static int self_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos
 	return 0;
 }
 
-struct body {
-	const struct upstream_tx *tx;
-	uint64_t offset;
-};
-
-static ptrdiff_t body_read(void *ctx, void *buf, size_t len)
-{
-	struct body *body = ctx;
-	ptrdiff_t n = body->tx->read_at(body->tx->ctx, buf, len, body->offset);
-
-	if (n > 0)
-		body->offset += (uint64_t)n;
-	return n;
-}
-
 /* Direct readers are waited for; nobody new gets in while the bytes are asked for again and again. */
 static int take_exclusive(struct self *s, int64_t until_ns)
 {
@@ -154,12 +139,12 @@ static int take_exclusive(struct self *s, int64_t until_ns)
 
 static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
 {
-	struct body body = {.tx = tx};
+	struct upstream_body body = {.tx = tx};
 	struct api_tx call = {
 		.name = s->base.config.name,
 		.lock_id = 1, /* never read by LiteFS */
 		.size = tx->size,
-		.read = body_read,
+		.read = upstream_body_read,
 		.ctx = &body,
 		.deadline_ns = clock_now_ns() + TX_TIMEOUT_NS + (int64_t)(tx->size / TX_RATE_MIN) * NS_PER_S,
 	};

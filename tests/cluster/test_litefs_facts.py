@@ -164,6 +164,35 @@ def test_debug_vars__position_of_each_database():
         assert (store["dbs"][DB]["txid"], store["dbs"][DB]["checksum"]) == (f"{pos[0]:016x}", f"{pos[1]:016x}")
 
 
+def test_debug_vars__locks__a_client_that_has_the_database_open_and_halt():
+    """How litefwd knows of direct clients before it drops a database: in WAL mode an open one shows, and so does HALT."""
+    def locks(node):
+        shown = call(node, "GET", "/debug/vars").json()["store"]["dbs"][DB]["locks"]
+        return shown["shared"], shown["dms"]
+
+    def becomes(node, wanted):
+        wait_until(f"locks {wanted}", lambda: locks(node) == wanted)
+
+    for mode, open_, halted in (("wal", ("shared", "shared"), ("shared", "shared")),
+                                ("delete", ("unlocked", "unlocked"), ("exclusive", "unlocked"))):
+        with alone() as cluster:
+            make_db(cluster, mode)
+            node = cluster.primary
+            becomes(node, ("unlocked", "unlocked"))
+            with node.conn_direct(DB) as conn:
+                conn("SELECT count(*) FROM t")
+                becomes(node, open_)
+                conn("BEGIN")
+                conn("SELECT count(*) FROM t")
+                assert locks(node)[0] == "shared"
+                conn("ROLLBACK")
+            becomes(node, ("unlocked", "unlocked"))
+            assert halt(node, 5).status == 200
+            assert locks(node) == halted
+            unhalt(node, 5)
+            becomes(node, ("unlocked", "unlocked"))
+
+
 def test_pos_file__text():
     with Cluster(n=2, litefwd=False) as cluster:
         txid, checksum = make_db(cluster)

@@ -41,6 +41,8 @@ struct db {
 	int64_t halt_until_ns;
 	int64_t halt_until_wall_ms;
 	bool locked;
+	unsigned expired;
+	const char *shared, *dms;
 };
 
 struct step {
@@ -78,6 +80,7 @@ struct fake {
 	struct db *dbs;
 	struct conn *conns;
 	struct step *script[FAKE_VERBS];
+	unsigned granted, unhalted_tx, rate;
 	unsigned counts[FAKE_VERBS], bodies[FAKE_VERBS], accepted, open, resets;
 	char last[FAKE_VERBS][HEADER_MAX];
 	uint8_t *last_tx;
@@ -264,7 +267,7 @@ static bool read_head(struct conn *c, struct request *r)
 	r->head[r->head_len] = 0;
 	r->verb = verb_of(r->head);
 	query_value(r->head, "name", r->name, sizeof r->name);
-	query_value(r->head, "id", r->id, sizeof r->id);
+	query_value(r->head, r->verb == FAKE_TX ? "lockID" : "id", r->id, sizeof r->id);
 	v = find_header(r->head, "Content-Length");
 	r->length = v ? strtoull(v, NULL, 10) : 0;
 	v = find_header(r->head, "Litefs-Id");
@@ -272,9 +275,21 @@ static bool read_head(struct conn *c, struct request *r)
 	return true;
 }
 
+static unsigned ask(struct fake *f, const unsigned *value)
+{
+	unsigned v;
+
+	pthread_mutex_lock(&f->mutex);
+	v = *value;
+	pthread_mutex_unlock(&f->mutex);
+	return v;
+}
+
 /* Reads the body up to `upto` bytes. */
 static bool read_body(struct conn *c, struct request *r, unsigned long long upto)
 {
+	unsigned rate;
+
 	if (upto > r->length)
 		upto = r->length;
 	if (!r->body) {
@@ -283,8 +298,16 @@ static bool read_body(struct conn *c, struct request *r, unsigned long long upto
 		r->body_len = r->extra_len < r->length ? r->extra_len : r->length;
 		memcpy(r->body, r->extra, r->body_len);
 	}
+	rate = r->verb == FAKE_TX ? ask(c->fake, &c->fake->rate) : 0;
 	while (r->body_len < upto) {
-		ssize_t n = take(c, r->body + r->body_len, upto - r->body_len);
+		size_t want = upto - r->body_len;
+		ssize_t n;
+
+		if (rate) {
+			want = want < rate / 100 + 1 ? want : rate / 100 + 1;
+			clock_sleep_ns(10 * NS_PER_MS);
+		}
+		n = take(c, r->body + r->body_len, want);
 
 		if (n <= 0)
 			return false;
@@ -402,6 +425,7 @@ static struct db *find_db(struct fake *f, const char *name, bool create)
 	d = calloc(1, sizeof *d);
 	MUST(d);
 	snprintf(d->name, sizeof d->name, "%s", name);
+	d->shared = d->dms = "unlocked";
 	d->next = f->dbs;
 	f->dbs = d;
 	return d;
@@ -409,8 +433,10 @@ static struct db *find_db(struct fake *f, const char *name, bool create)
 
 static void expire(struct db *d)
 {
-	if (d->halt_id && clock_now_ns() >= d->halt_until_ns)
+	if (d->halt_id && clock_now_ns() >= d->halt_until_ns) {
 		d->halt_id = 0;
+		d->expired++;
+	}
 }
 
 static void rfc3339(int64_t ms, char *buf, size_t size)
@@ -476,6 +502,7 @@ static bool do_halt(struct conn *c, const struct fake_step *s, struct request *r
 	}
 	if (!d->halt_id) {
 		d->halt_id = id;
+		f->granted++;
 		d->halt_until_ns = clock_now_ns() + f->ttl_ms * NS_PER_MS;
 		d->halt_until_wall_ms = clock_wall_ms() + f->ttl_ms;
 	}
@@ -499,6 +526,8 @@ static bool do_unhalt(struct conn *c, const struct fake_step *s, struct request 
 
 	pthread_mutex_lock(&f->mutex);
 	d = find_db(f, r->name, false);
+	if (d)
+		expire(d);
 	if (d && d->halt_id == id) {
 		d->halt_id = 0;
 		pthread_cond_broadcast(&f->changed);
@@ -576,8 +605,20 @@ static bool refuse(struct conn *c, const struct fake_step *s, struct request *r,
 	return false;
 }
 
+static bool is_halted(struct fake *f, struct db *d, struct request *r)
+{
+	bool yes;
+
+	pthread_mutex_lock(&f->mutex);
+	expire(d);
+	yes = d->halt_id && d->halt_id == strtoull(r->id, NULL, 10);
+	pthread_mutex_unlock(&f->mutex);
+	return yes;
+}
+
 static bool do_tx(struct conn *c, const struct fake_step *s, struct request *r)
 {
+	bool halted;
 	struct fake *f = c->fake;
 	uint64_t min, pre;
 	struct pos pos;
@@ -609,13 +650,16 @@ static bool do_tx(struct conn *c, const struct fake_step *s, struct request *r)
 		return refuse(c, s, r, 500,
 			      "write ltx file: pre-apply checksum mismatch: %016" PRIx64 ", expecting %016" PRIx64 "\n", pre,
 			      pos.checksum);
+	halted = is_halted(f, d, r);
 	if (!read_all(c, r))
 		return false;
 	if (r->length < LTX_HEADER + 4 + 16)
 		return refuse(c, s, r, 500, "write ltx file: ltx validation error: unexpected EOF\n");
 	if (f->applied)
 		f->applied(f->applied_ctx, d->name, r->body, r->body_len);
+	halted = is_halted(f, d, r) && halted;
 	pthread_mutex_lock(&f->mutex);
+	f->unhalted_tx += !halted;
 	set_pos(f, d, (struct pos){.txid = be64(r->body + 24), .checksum = be64(r->body + r->body_len - 16)});
 	pthread_mutex_unlock(&f->mutex);
 	if (lose(s))
@@ -639,8 +683,8 @@ static bool do_vars(struct conn *c, const struct fake_step *s)
 	for (struct db *d = f->dbs; d; d = d->next)
 		fprintf(out,
 			"\"%s\":{\"name\":\"%s\",\"txid\":\"%016" PRIx64 "\",\"checksum\":\"%016" PRIx64
-			"\",\"locks\":{\"pending\":\"unlocked\"}}%s",
-			d->name, d->name, d->pos.txid, d->pos.checksum, d->next ? "," : "");
+			"\",\"locks\":{\"pending\":\"unlocked\",\"shared\":\"%s\",\"dms\":\"%s\"}}%s",
+			d->name, d->name, d->pos.txid, d->pos.checksum, d->shared, d->dms, d->next ? "," : "");
 	fprintf(out, "}}\n}\n");
 	pthread_mutex_unlock(&f->mutex);
 	fclose(out);
@@ -1127,6 +1171,47 @@ void fake_expire_halt(struct fake *f, const char *db)
 	pthread_mutex_unlock(&f->mutex);
 }
 
+unsigned fake_granted(struct fake *f)
+{
+	return ask(f, &f->granted);
+}
+
+unsigned fake_expired(struct fake *f)
+{
+	unsigned n = 0;
+
+	pthread_mutex_lock(&f->mutex);
+	for (struct db *d = f->dbs; d; d = d->next) {
+		expire(d);
+		n += d->expired;
+	}
+	pthread_mutex_unlock(&f->mutex);
+	return n;
+}
+
+unsigned fake_unhalted_tx(struct fake *f)
+{
+	return ask(f, &f->unhalted_tx);
+}
+
+void fake_set_locks(struct fake *f, const char *db, const char *shared, const char *dms)
+{
+	struct db *d;
+
+	pthread_mutex_lock(&f->mutex);
+	d = find_db(f, db, true);
+	d->shared = shared;
+	d->dms = dms;
+	pthread_mutex_unlock(&f->mutex);
+}
+
+void fake_set_rate(struct fake *f, unsigned bytes_per_s)
+{
+	pthread_mutex_lock(&f->mutex);
+	f->rate = bytes_per_s;
+	pthread_mutex_unlock(&f->mutex);
+}
+
 void fake_lock(struct fake *f, const char *db, bool locked)
 {
 	pthread_mutex_lock(&f->mutex);
@@ -1141,16 +1226,6 @@ void fake_on_tx(struct fake *f, void (*applied)(void *ctx, const char *db, const
 	f->applied = applied;
 	f->applied_ctx = ctx;
 	pthread_mutex_unlock(&f->mutex);
-}
-
-static unsigned ask(struct fake *f, const unsigned *value)
-{
-	unsigned v;
-
-	pthread_mutex_lock(&f->mutex);
-	v = *value;
-	pthread_mutex_unlock(&f->mutex);
-	return v;
 }
 
 unsigned fake_count(struct fake *f, enum fake_verb verb)

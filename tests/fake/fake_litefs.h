@@ -80,8 +80,15 @@ void fake_set_pos(struct fake *fake, const char *db, struct pos pos);
 bool fake_get_pos(struct fake *fake, const char *db, struct pos *ret);
 /* The id of the HALT lock held on it, 0 none. */
 uint64_t fake_halted_by(struct fake *fake, const char *db);
-/* Frees it as LiteFS' sweep does. */
+/* Frees it as LiteFS' sweep does. Otherwise it ends when its TTL is over, to the millisecond (LiteFS: up to 5 s later). */
 void fake_expire_halt(struct fake *fake, const char *db);
+/* HALT locks granted anew (the same id asked for again is not), and those whose time was over before their DELETE. */
+unsigned fake_granted(struct fake *fake);
+unsigned fake_expired(struct fake *fake);
+/* Of the /tx applied: those during which the HALT of their lockID was not held from header to end. LiteFS does not care. */
+unsigned fake_unhalted_tx(struct fake *fake);
+/* As /debug/vars prints them; "unlocked" until then. Strings are kept, not copied. */
+void fake_set_locks(struct fake *fake, const char *db, const char *shared, const char *dms);
 /* A lock of its own (a local writer): /halt waits until it is gone. */
 void fake_lock(struct fake *fake, const char *db, bool locked);
 
@@ -101,6 +108,8 @@ bool fake_wait_open(struct fake *fake, unsigned n);
 
 /* The last request's header block of the verb ("" none), copied. */
 void fake_last_request(struct fake *fake, enum fake_verb verb, char *ret, size_t size);
+/* Bodies of /tx are read at so many bytes per second (0: at once); a slow link, or a slow LiteFS. */
+void fake_set_rate(struct fake *fake, unsigned bytes_per_s);
 /* The last complete body of /tx: owned by the caller; NULL none. */
 uint8_t *fake_last_tx(struct fake *fake, size_t *ret_len);
 

@@ -484,7 +484,7 @@ static void names__hostile__nothing_sent(void **state)
 					  "x-lock", "-wal", "x-shm-wal", "a\nb", "a\x7f", ".hidden"};
 	struct ctx *c = *state;
 	struct api_halt h;
-	struct pos p;
+	struct api_debug_db d;
 	char longname[301];
 
 	memset(longname, 'a', 300);
@@ -495,7 +495,7 @@ static void names__hostile__nothing_sent(void **state)
 
 		assert_int_equal(api_halt(c->api, name, 1, LONG_MS, &h, NULL), -EINVAL);
 		assert_int_equal(api_unhalt(c->api, name, 1, LONG_MS), -EINVAL);
-		assert_int_equal(api_debug_pos(c->api, name, LONG_MS, &p), -EINVAL);
+		assert_int_equal(api_debug_db(c->api, name, LONG_MS, &d), -EINVAL);
 		assert_int_equal(api_tx(c->api, &tx), API_TX_NOT_SENT);
 	}
 	assert_int_equal(api_halt(c->api, NULL, 1, LONG_MS, &h, NULL), -EINVAL);
@@ -1070,32 +1070,79 @@ static void tx__aborted__ambiguous_and_reset(void **state)
 
 /* ---- /debug/vars ---- */
 
-static void debug_pos__honest__position_or_enoent(void **state)
+static void debug_db__honest__position_and_locks_or_enoent(void **state)
 {
 	struct ctx *c = *state;
-	struct pos p = {1, 2};
+	struct api_debug_db d = {.pos = {1, 2}, .dms = API_SHARED};
 
-	assert_int_equal(api_debug_pos(c->api, "a.db", LONG_MS, &p), -ENOENT);
-	assert_true(p.txid == 1 && p.checksum == 2);
+	assert_int_equal(api_debug_db(c->api, "a.db", LONG_MS, &d), -ENOENT);
+	assert_true(d.pos.txid == 1 && d.pos.checksum == 2 && d.dms == API_SHARED);
 	fake_set_pos(c->fake, "b.db", (struct pos){3, 4});
+	fake_set_locks(c->fake, "b.db", "exclusive", "exclusive");
 	fake_set_pos(c->fake, "a.db", (struct pos){UINT64_MAX, PRE});
-	assert_int_equal(api_debug_pos(c->api, "a.db", LONG_MS, &p), 0);
-	assert_true(p.txid == UINT64_MAX && p.checksum == PRE);
+	assert_int_equal(api_debug_db(c->api, "a.db", LONG_MS, &d), 0);
+	assert_true(d.pos.txid == UINT64_MAX && d.pos.checksum == PRE);
+	assert_true(d.shared == API_UNLOCKED && d.dms == API_UNLOCKED);
+	fake_set_locks(c->fake, "a.db", "shared", "exclusive");
+	assert_int_equal(api_debug_db(c->api, "a.db", LONG_MS, &d), 0);
+	assert_true(d.shared == API_SHARED && d.dms == API_EXCLUSIVE);
 }
 
-static void debug_pos__malformed__eproto(void **state)
+static void debug_db__malformed__eproto(void **state)
 {
+#define DB(fields) "{\"store\":{\"dbs\":{\"a.db\":{" fields "}}}}"
+#define POS "\"txid\":\"0000000000000001\",\"checksum\":\"8000000000000002\""
 	static const char *const bad[] = {"null", "{}", "{\"store\":{}}", "{\"store\":null}", "{\"store\":{\"dbs\":[]}}",
 					  "{\"store\":{\"dbs\":{\"a.db\":7}}}",
-					  "{\"store\":{\"dbs\":{\"a.db\":{\"txid\":\"0\",\"checksum\":\"0\"}}}}"};
+					  DB("\"txid\":\"0\",\"checksum\":\"0\",\"locks\":{\"shared\":\"shared\",\"dms\":\"shared\"}"),
+					  DB(POS), DB(POS ",\"locks\":null"), DB(POS ",\"locks\":{\"shared\":\"shared\"}"),
+					  DB(POS ",\"locks\":{\"shared\":\"shared\",\"dms\":1}"),
+					  DB(POS ",\"locks\":{\"shared\":\"<unknown(3)>\",\"dms\":\"shared\"}")};
+	static const char good[] = DB(POS ",\"locks\":{\"shared\":\"shared\",\"dms\":\"unlocked\"}");
 	struct ctx *c = *state;
-	struct pos p = {1, 2};
+	struct api_debug_db d = {.pos = {1, 2}};
 
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
 		script(c, FAKE_VARS, (struct fake_step){.does = FAKE_ANSWER, .body = bad[i]});
-		assert_int_equal(api_debug_pos(c->api, "a.db", LONG_MS, &p), -EPROTO);
+		assert_int_equal(api_debug_db(c->api, "a.db", LONG_MS, &d), -EPROTO);
 	}
-	assert_true(p.txid == 1 && p.checksum == 2);
+	assert_true(d.pos.txid == 1 && d.pos.checksum == 2);
+	script(c, FAKE_VARS, (struct fake_step){.does = FAKE_ANSWER, .body = good});
+	assert_int_equal(api_debug_db(c->api, "a.db", LONG_MS, &d), 0);
+#undef DB
+#undef POS
+}
+
+static void debug_db__huge_answer__eproto(void **state)
+{
+	struct ctx *c = *state;
+	struct api_debug_db d;
+
+	script(c, FAKE_VARS, (struct fake_step){.does = FAKE_ANSWER, .body = "          ", .repeat = 200 * 1024});
+	assert_int_equal(api_debug_db(c->api, "a.db", LONG_MS, &d), -EPROTO);
+}
+
+/* LiteFS takes nothing off the socket: of a body that does not fit into memory only what the socket takes is read. */
+static ptrdiff_t endless_read(void *ctx, void *buf, size_t len)
+{
+	memset(buf, 0, len);
+	*(uint64_t *)ctx += len;
+	return (ptrdiff_t)len;
+}
+
+static void tx__larger_than_memory_and_peer_slow__not_hoarded(void **state)
+{
+	struct ctx *c = *state;
+	uint64_t taken = 0;
+	struct api_tx tx = {.name = "a.db", .lock_id = 1, .size = UINT64_C(1) << 40, .read = endless_read, .ctx = &taken,
+			    .require_halt_connection = true};
+	struct api_halt h;
+
+	assert_int_equal(halt(c, 1, &h), 0);
+	script(c, FAKE_TX, (struct fake_step){.does = FAKE_STALL_BODY});
+	tx.deadline_ns = clock_now_ns() + 300 * NS_PER_MS;
+	assert_int_equal(api_tx(c->api, &tx), API_TX_AMBIGUOUS);
+	assert_true(taken > 0 && taken < UINT64_C(64) << 20);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1151,8 +1198,10 @@ int main(void)
 		TEST(tx__no_answer_by_the_deadline__ambiguous_and_reset),
 		TEST(tx__source_fails_or_ends_early__ambiguous_and_reset),
 		TEST(tx__aborted__ambiguous_and_reset),
-		TEST(debug_pos__honest__position_or_enoent),
-		TEST(debug_pos__malformed__eproto),
+		TEST(tx__larger_than_memory_and_peer_slow__not_hoarded),
+		TEST(debug_db__honest__position_and_locks_or_enoent),
+		TEST(debug_db__malformed__eproto),
+		TEST(debug_db__huge_answer__eproto),
 	};
 	int failed;
 

@@ -891,6 +891,139 @@ static void stop__while_a_call_waits__answered(void **state)
 	assert_true(fake_halted_by(c->primary, "app.db") == 0);
 }
 
+/* ---- longer than the lock's life ---- */
+
+static void wait_granted(struct ctx *c, unsigned n)
+{
+	int64_t until = clock_now_ns() + LONG_NS;
+
+	while (fake_granted(c->primary) < n && clock_now_ns() < until)
+		clock_sleep_ns(5 * NS_PER_MS);
+	assert_true(fake_granted(c->primary) >= n);
+}
+
+/* A transaction that has begun, whose lock's renewal has to wait for somebody on the primary. */
+static void begin_write_and_block_renewal(struct ctx *c)
+{
+	fake_set_ttl(c->primary, 4000, 10000);
+	open_client(c, 1);
+	begin_write(c, 1);
+	fake_lock(c->primary, "app.db", true);
+	assert_true(fake_wait_count(c->primary, FAKE_HALT, 2));
+	assert_int_equal(fake_expired(c->primary), 0);
+}
+
+static void write_again(struct ctx *c, int sees, uint64_t txid)
+{
+	begin_write(c, 1);
+	assert_int_equal(file(c), sees);
+	assert_int_equal(commit(c, 1, 'z'), 0);
+	end_write(c, 1);
+	assert_int_equal(pos_now(c).txid, txid);
+	assert_true(pos_now(c).checksum == checksum_of_file(c));
+	assert_int_equal(fake_unhalted_tx(c->primary), 0);
+	close_client(c, 1);
+}
+
+static void transaction__longer_than_the_ttl__renewed_and_committed(void **state)
+{
+	struct ctx *c = *state;
+
+	fake_set_ttl(c->primary, 4000, 10000);
+	open_client(c, 1);
+	begin_write(c, 1);
+	wait_granted(c, 4); /* by then the first is long over */
+	assert_int_equal(commit(c, 1, 'b'), 0);
+	end_write(c, 1);
+	assert_int_equal(file(c), 'b');
+	assert_true(stat_of(c, "renewals") >= 2);
+	assert_int_equal(stat_of(c, "refused"), 0);
+	write_again(c, 'b', 12);
+}
+
+static void transaction__longer_than_the_ttl_and_another_committed__fails_before_it_is_sent(void **state)
+{
+	struct ctx *c = *state;
+
+	fake_set_ttl(c->primary, 4000, 10000);
+	open_client(c, 1);
+	begin_write(c, 1);
+	foreign(c, 'x', true); /* as if it had come between the two locks */
+	wait_granted(c, 2);
+	assert_int_equal(commit(c, 1, 'b'), -EIO);
+	assert_int_equal(fake_count(c->primary, FAKE_TX), 0);
+	assert_int_equal(stat_of(c, "renewals"), 0);
+	assert_int_equal(file(c), 'a');
+	assert_int_equal(view(c), 'a'); /* its snapshot stays good */
+	end_write(c, 1);
+	write_again(c, 'x', 12);
+}
+
+static void commit__while_renewing__waits_for_the_new_lock(void **state)
+{
+	struct ctx *c = *state;
+	struct waiting w;
+
+	begin_write_and_block_renewal(c);
+	assert_int_equal(start_commit(c, 1, 'b', &w), DB_PARKED);
+	clock_sleep_ns(50 * NS_PER_MS);
+	assert_false(is_done(&w));
+	assert_int_equal(fake_count(c->primary, FAKE_TX), 0);
+	fake_lock(c->primary, "app.db", false);
+	assert_int_equal(await(&w), 0);
+	end_write(c, 1);
+	write_again(c, 'b', 12);
+}
+
+static void commit__while_renewing_and_another_committed__fails_before_it_is_sent(void **state)
+{
+	struct ctx *c = *state;
+	struct waiting w;
+
+	begin_write_and_block_renewal(c);
+	assert_int_equal(start_commit(c, 1, 'b', &w), DB_PARKED);
+	foreign(c, 'x', true);
+	fake_lock(c->primary, "app.db", false);
+	assert_int_equal(await(&w), -EIO);
+	assert_int_equal(fake_count(c->primary, FAKE_TX), 0);
+	assert_int_equal(file(c), 'a');
+	end_write(c, 1);
+	write_again(c, 'x', 12);
+}
+
+static void commit__while_renewing_and_never_had__fails_before_it_is_sent(void **state)
+{
+	struct ctx *c = *state;
+	struct waiting w;
+
+	c->settings.halt_timeout_ms = 500;
+	begin_write_and_block_renewal(c);
+	assert_int_equal(start_commit(c, 1, 'b', &w), DB_PARKED);
+	assert_int_equal(await(&w), -EIO);
+	assert_int_equal(fake_count(c->primary, FAKE_TX), 0);
+	end_write(c, 1);
+	c->settings.halt_timeout_ms = 10000;
+	fake_lock(c->primary, "app.db", false);
+	write_again(c, 'a', 11);
+}
+
+static void stop__while_renewing__not_after_the_whole_halt_timeout(void **state)
+{
+	struct ctx *c = *state;
+	struct waiting w;
+	int64_t start;
+
+	c->settings.halt_timeout_ms = 600000;
+	begin_write_and_block_renewal(c);
+	assert_int_equal(start_commit(c, 1, 'b', &w), DB_PARKED);
+	start = clock_now_ns();
+	db_stop(c->db);
+	assert_true(clock_now_ns() < start + LONG_NS);
+	assert_int_equal(await(&w), -EIO);
+	assert_int_equal(fake_count(c->primary, FAKE_TX), 0);
+	fake_lock(c->primary, "app.db", false);
+}
+
 static void open__no_such_database_or_none_of_sqlites__error(void **state)
 {
 	struct ctx *c = *state;
@@ -930,6 +1063,12 @@ int main(void)
 		TEST(foreign__instead_of_our_commit__readers_poisoned_until_they_leave),
 		TEST(writer__dies_uncommitted__nothing_sent_and_lock_free),
 		TEST(stop__while_a_call_waits__answered),
+		TEST(transaction__longer_than_the_ttl__renewed_and_committed),
+		TEST(transaction__longer_than_the_ttl_and_another_committed__fails_before_it_is_sent),
+		TEST(commit__while_renewing__waits_for_the_new_lock),
+		TEST(commit__while_renewing_and_another_committed__fails_before_it_is_sent),
+		TEST(commit__while_renewing_and_never_had__fails_before_it_is_sent),
+		TEST(stop__while_renewing__not_after_the_whole_halt_timeout),
 		TEST(open__no_such_database_or_none_of_sqlites__error),
 	};
 	int failed;

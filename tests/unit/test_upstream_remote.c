@@ -1,4 +1,4 @@
-/* upstream_remote: HALT, /tx and their end against a scripted primary. Whatever happens, no HALT is left behind. */
+/* upstream_remote (both of its kinds): HALT, /tx and their end against a scripted primary. Whatever happens, no HALT is left behind. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -46,7 +47,7 @@ struct ctx {
 	/* the transaction */
 	struct upstream_tx tx;
 	uint8_t file[2000];
-	size_t file_size;
+	size_t file_size, pad; /* pad: zeros between the LTX header and the rest */
 	unsigned sent;
 	int read_error;
 };
@@ -60,7 +61,7 @@ static void set_primary(struct ctx *c, const char *url)
 	pthread_mutex_unlock(&c->role.mutex);
 }
 
-static int setup(void **state)
+static int setup_kind(void **state, enum upstream_kind kind)
 {
 	struct ctx *c = calloc(1, sizeof *c);
 	struct upstream_config config = {0};
@@ -83,7 +84,22 @@ static int setup(void **state)
 		return -1;
 	config.halts = c->halts;
 	*state = c;
-	return upstream_new(&config, UPSTREAM_REMOTE, &c->up);
+	if (kind == UPSTREAM_OWN) {
+		c->role.state.kind = ROLE_PRIMARY;
+		c->role.state.primary_url[0] = 0;
+		c->settings.litefs_url = strdup(fake_url(c->a));
+	}
+	return upstream_new(&config, kind, &c->up);
+}
+
+static int setup(void **state)
+{
+	return setup_kind(state, UPSTREAM_REMOTE);
+}
+
+static int setup_own(void **state)
+{
+	return setup_kind(state, UPSTREAM_OWN);
 }
 
 static int count_stale(void *arg, const char *url, const char *name, uint64_t id)
@@ -140,6 +156,7 @@ static int teardown(void **state)
 	unlink(c->path);
 	rmdir(c->dir);
 	pthread_mutex_destroy(&c->role.mutex);
+	free(c->settings.litefs_url);
 	free(c);
 	return 0;
 }
@@ -170,6 +187,15 @@ static ptrdiff_t file_read(void *arg, void *buf, size_t len, uint64_t offset)
 
 	if (c->read_error)
 		return c->read_error;
+	if (offset >= LTX_HEADER_SIZE && offset < LTX_HEADER_SIZE + c->pad) {
+		len = len < LTX_HEADER_SIZE + c->pad - offset ? len : LTX_HEADER_SIZE + c->pad - (size_t)offset;
+		memset(buf, 0, len);
+		return (ptrdiff_t)len;
+	}
+	if (offset < LTX_HEADER_SIZE)
+		len = len < LTX_HEADER_SIZE - offset ? len : LTX_HEADER_SIZE - (size_t)offset;
+	else
+		offset -= c->pad;
 	len = offset >= c->file_size ? 0 : len < c->file_size - offset ? len : c->file_size - (size_t)offset;
 	memcpy(buf, c->file + offset, len);
 	return (ptrdiff_t)len;
@@ -180,21 +206,23 @@ static void file_sent(void *arg)
 	((struct ctx *)arg)->sent++;
 }
 
-/* One page on top of before. */
+/* One page on top of before; a new database of one page where there was none. */
 static const struct upstream_tx *make_tx(struct ctx *c, struct pos before)
 {
-	struct ltx_header header = {.page_size = 512, .commit = 3, .min_txid = before.txid + 1, .max_txid = before.txid + 1,
+	uint32_t pgno = before.txid ? 2 : 1;
+	struct ltx_header header = {.page_size = 512, .commit = pgno, .min_txid = before.txid + 1, .max_txid = before.txid + 1,
 				    .pre_apply = before.checksum, .node_id = OURS};
 	uint8_t page[512] = {7};
+	uint64_t after = before.txid ? before.checksum ^ 0x1234 : ltx_page_checksum(1, page, sizeof page);
 	struct ltx_encoder enc;
 	struct ltx_trailer trailer;
 
-	c->file_size = 0;
+	c->file_size = c->pad = 0;
 	c->sent = 0;
-	c->tx = (struct upstream_tx){.before = before, .after = {before.txid + 1, before.checksum ^ 0x1234},
+	c->tx = (struct upstream_tx){.before = before, .after = {before.txid + 1, after | LTX_CHECKSUM_FLAG},
 				     .read_at = file_read, .sent = file_sent, .ctx = c};
 	assert_int_equal(ltx_encoder_init(&enc, &header, file_write, c), 0);
-	assert_int_equal(ltx_encoder_page(&enc, 2, page), 0);
+	assert_int_equal(ltx_encoder_page(&enc, pgno, page), 0);
 	assert_int_equal(ltx_encoder_finish(&enc, c->tx.after.checksum, &trailer), 0);
 	ltx_encoder_fini(&enc);
 	c->tx.size = c->file_size;
@@ -204,6 +232,15 @@ static const struct upstream_tx *make_tx(struct ctx *c, struct pos before)
 static enum outcome commit(struct ctx *c, struct pos before)
 {
 	return upstream_commit(c->up, make_tx(c, before), clock_now_ns() + LONG_NS);
+}
+
+/* No page more, but so many bytes: the fake looks at header and trailer only. */
+static enum outcome commit_large(struct ctx *c, struct pos before, size_t size)
+{
+	make_tx(c, before);
+	c->pad = size - c->file_size;
+	c->tx.size = size;
+	return upstream_commit(c->up, &c->tx, clock_now_ns() + LONG_NS);
 }
 
 static struct pos pos_of(struct fake *fake)
@@ -541,14 +578,172 @@ static void begin__granted_and_answered_late__that_lock_is_had(void **state)
 	no_leak(c);
 }
 
-static void begin__too_little_time_left__never_held(void **state)
+/* The first question is given up; the answer to the second shows a lock that is not new. */
+static void begin__granted_long_ago__given_back_for_a_new_one(void **state)
+{
+	struct ctx *c = *state;
+	time_t later = time(NULL) + 22;
+	char date[80], freed[40], id[40];
+	struct pos pos;
+
+	strftime(date, sizeof date, "Date: %a, %d %b %Y %H:%M:%S GMT", gmtime(&later));
+	script(c->a, FAKE_HALT, (struct fake_step){.does = FAKE_STALL});
+	script(c->a, FAKE_HALT, (struct fake_step){.does = FAKE_HONEST, .header = date, .no_date = true});
+	assert_int_equal(begin(c, &pos), 0);
+	assert_int_equal(fake_granted(c->a), 2);
+	last_id(c->a, FAKE_UNHALT, freed);
+	last_id(c->a, FAKE_HALT, id);
+	assert_string_not_equal(id, freed);
+	assert_true(upstream_hold_until(c->up) > clock_now_ns() + 20 * NS_PER_S);
+	no_leak(c);
+}
+
+/* ---- the lock's life ---- */
+
+static void hold__litefs_30_s__margins(void **state)
+{
+	struct ctx *c = *state;
+	int64_t before = clock_now_ns();
+	struct pos pos;
+
+	assert_int_equal(begin(c, &pos), 0);
+	assert_true(upstream_hold_until(c->up) > before + 25 * NS_PER_S);
+	assert_true(upstream_hold_until(c->up) < clock_now_ns() + 27 * NS_PER_S + 1);
+	assert_int_equal(upstream_hold_until(c->up) - upstream_renew_at(c->up), 8 * NS_PER_S);
+	/* 64 MiB as the first one. */
+	assert_true(upstream_max_tx_bytes(c->up) >= UINT64_C(64) << 20);
+	assert_true(upstream_tx_ns(c->up, 64 << 20) < upstream_hold_until(c->up) - clock_now_ns());
+	no_leak(c);
+}
+
+static void hold__short_ttl__scaled(void **state)
+{
+	struct ctx *c = *state;
+	int64_t before = clock_now_ns();
+	struct pos pos;
+
+	fake_set_ttl(c->a, 6000, 10000);
+	assert_int_equal(begin(c, &pos), 0);
+	assert_int_equal(fake_granted(c->a), 1); /* 6 s are all of a life that is that short */
+	assert_true(upstream_hold_until(c->up) > before + 4 * NS_PER_S);
+	assert_true(upstream_hold_until(c->up) < clock_now_ns() + 5400 * NS_PER_MS + 1);
+	assert_int_equal(upstream_hold_until(c->up) - upstream_renew_at(c->up), 1600 * NS_PER_MS);
+	assert_true(upstream_max_tx_bytes(c->up) < UINT64_C(24) << 20);
+	assert_int_equal(commit(c, pos), OUTCOME_COMMITTED);
+	assert_int_equal(fake_unhalted_tx(c->a), 0);
+	no_leak(c);
+}
+
+static void hold__expired__nothing_sent_any_more(void **state)
+{
+	struct ctx *c = *state;
+	int64_t until = clock_now_ns() + LONG_NS;
+	struct pos pos;
+
+	fake_set_ttl(c->a, 3000, 10000);
+	assert_int_equal(begin(c, &pos), 0);
+	assert_true(upstream_hold_until(c->up) < clock_now_ns() + 3 * NS_PER_S);
+	while (!fake_expired(c->a) && clock_now_ns() < until)
+		clock_sleep_ns(10 * NS_PER_MS);
+	assert_int_equal(fake_expired(c->a), 1);
+	assert_int_equal(commit(c, pos), OUTCOME_REFUSED);
+	assert_int_equal(fake_count(c->a, FAKE_TX), 0);
+	upstream_end(c->up);
+	assert_int_equal(begin(c, &pos), 0);
+	assert_int_equal(commit(c, pos), OUTCOME_COMMITTED);
+	assert_int_equal(fake_unhalted_tx(c->a), 0);
+	no_leak(c);
+}
+
+static void commit__nothing_held__refused_and_not_sent(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos = pos_of(c->a);
+
+	upstream_end(c->up); /* harmless */
+	assert_int_equal(commit(c, pos), OUTCOME_REFUSED);
+	assert_int_equal(begin(c, &pos), 0);
+	upstream_end(c->up);
+	assert_int_equal(commit(c, pos), OUTCOME_REFUSED);
+	/* Nor after a begin that failed over the connection that held a lock before. */
+	fake_lock(c->a, "t.db", true);
+	assert_int_equal(upstream_begin(c->up, clock_now_ns() + 50 * NS_PER_MS, &pos), -EAGAIN);
+	assert_int_equal(commit(c, pos), OUTCOME_REFUSED);
+	fake_set_role(c->a, false, "other");
+	set_primary(c, fake_url(c->a));
+	assert_int_equal(begin(c, &pos), -EHOSTUNREACH);
+	assert_int_equal(commit(c, pos), OUTCOME_REFUSED);
+	assert_int_equal(fake_count(c->a, FAKE_TX), 0);
+	no_leak(c);
+}
+
+/* ---- the rate ---- */
+
+/* What the log says while f runs. */
+static void logged(struct ctx *c, void (*f)(struct ctx *c), char *ret, size_t size)
+{
+	char path[] = "/tmp/test-upstream-log-XXXXXX";
+	int fd = mkstemp(path), saved = dup(STDERR_FILENO);
+	ssize_t n;
+
+	assert_true(fd >= 0 && saved >= 0);
+	unlink(path);
+	dup2(fd, STDERR_FILENO);
+	f(c);
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	n = pread(fd, ret, size - 1, 0);
+	close(fd);
+	assert_true(n >= 0);
+	ret[n] = 0;
+}
+
+static void commit_20_mib(struct ctx *c)
+{
+	assert_int_equal(commit_large(c, pos_of(c->a), 20 << 20), OUTCOME_REFUSED);
+}
+
+static void commit__larger_than_the_measured_rate_allows__refused_with_the_limit(void **state)
+{
+	struct ctx *c = *state;
+	char line[2000], want[80];
+	struct pos pos;
+	unsigned sent;
+	uint64_t limit;
+
+	assert_int_equal(begin(c, &pos), 0);
+	fake_set_rate(c->a, 1 << 20);
+	assert_int_equal(commit_large(c, pos, 512 << 10), OUTCOME_COMMITTED);
+	limit = upstream_max_tx_bytes(c->up);
+	assert_true(limit < 20 << 20); /* it was more before: 64 MiB, at least */
+	sent = fake_count(c->a, FAKE_TX);
+	logged(c, commit_20_mib, line, sizeof line);
+	assert_int_equal(fake_count(c->a, FAKE_TX), sent);
+	snprintf(want, sizeof want, " limit_bytes=%llu ", (unsigned long long)limit);
+	assert_non_null(strstr(line, "reason=halt_time size=20971520 "));
+	assert_non_null(strstr(line, want));
+	assert_non_null(strstr(line, " rate_bytes_per_s="));
+	assert_non_null(strstr(line, "smaller than limit_bytes"));
+	/* Small ones go on, and larger ones when it is found to be faster. */
+	fake_set_rate(c->a, 0);
+	for (int i = 0; upstream_max_tx_bytes(c->up) < 21 << 20; i++) {
+		assert_true(i < 100);
+		assert_int_equal(commit_large(c, pos_of(c->a), 512 << 10), OUTCOME_COMMITTED);
+	}
+	assert_int_equal(commit_large(c, pos_of(c->a), 20 << 20), OUTCOME_COMMITTED);
+	assert_int_equal(fake_unhalted_tx(c->a), 0);
+	no_leak(c);
+}
+
+static void commit__64_mib_as_the_first__committed(void **state)
 {
 	struct ctx *c = *state;
 	struct pos pos;
 
-	fake_set_ttl(c->a, 5000, 10000);
-	assert_int_equal(upstream_begin(c->up, clock_now_ns() + 100 * NS_PER_MS, &pos), -EAGAIN);
-	assert_true(fake_halted_by(c->a, "t.db") == 0);
+	assert_int_equal(begin(c, &pos), 0);
+	assert_int_equal(commit_large(c, pos, 64 << 20), OUTCOME_COMMITTED);
+	assert_int_equal(c->sent, 1);
+	assert_int_equal(fake_unhalted_tx(c->a), 0);
 	no_leak(c);
 }
 
@@ -763,6 +958,132 @@ static void end__primary_dead__bounded_and_forgotten_in_the_end(void **state)
 	assert_int_equal(noted(c), 1);
 }
 
+/* ---- this node's own LiteFS ---- */
+
+static void set_kind(struct ctx *c, enum role_kind kind)
+{
+	pthread_mutex_lock(&c->role.mutex);
+	c->role.state.kind = kind;
+	c->role.state.epoch++;
+	pthread_mutex_unlock(&c->role.mutex);
+}
+
+static void own__primary__begin_commit_end(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos = {0};
+
+	assert_int_equal(upstream_kind(c->up), UPSTREAM_OWN);
+	upstream_end(c->up); /* before any begin */
+	assert_int_equal(begin(c, &pos), 0);
+	assert_true(pos_equal(pos, pos_of(c->a)));
+	assert_true(fake_halted_by(c->a, "t.db") != 0);
+	assert_int_equal(noted(c), 1);
+	assert_true(upstream_hold_until(c->up) > clock_now_ns() + 20 * NS_PER_S);
+	assert_int_equal(commit(c, pos), OUTCOME_COMMITTED);
+	assert_int_equal(commit(c, c->tx.after), OUTCOME_COMMITTED);
+	upstream_end(c->up);
+	upstream_end(c->up);
+	assert_int_equal(fake_count(c->a, FAKE_UNHALT), 1);
+	assert_int_equal(fake_unhalted_tx(c->a), 0);
+	no_leak(c);
+}
+
+static void own__no_such_database__created_at_position_0(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos = {1, 2};
+
+	fake_set_pos(c->a, "t.db", (struct pos){0});
+	assert_int_equal(begin(c, &pos), 0);
+	assert_true(pos.txid == 0 && pos.checksum == 0);
+	assert_int_equal(commit(c, pos), OUTCOME_COMMITTED);
+	assert_int_equal(pos_of(c->a).txid, 1);
+	no_leak(c);
+}
+
+static void own__not_the_primary__nothing_asked(void **state)
+{
+	static const enum role_kind kinds[] = {ROLE_REPLICA, ROLE_UNKNOWN};
+	struct ctx *c = *state;
+	struct pos pos = {1, 2};
+
+	strcpy(c->role.state.primary_url, fake_url(c->b));
+	for (size_t i = 0; i < 2; i++) {
+		set_kind(c, kinds[i]);
+		assert_int_equal(begin(c, &pos), -EHOSTUNREACH);
+	}
+	assert_int_equal(fake_connections(c->a), 0);
+	assert_int_equal(fake_connections(c->b), 0);
+	assert_int_equal(pos.txid, 1);
+	no_leak(c);
+}
+
+static void own__litefs_says_otherwise__never_halted(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos;
+
+	fake_set_role(c->a, false, "other");
+	assert_int_equal(begin(c, &pos), -EHOSTUNREACH);
+	fake_set_role(c->a, true, "");
+	fake_set_cluster(c->a, "LFSC2", "/data/a");
+	assert_int_equal(begin(c, &pos), -EHOSTUNREACH);
+	assert_int_equal(fake_count(c->a, FAKE_HALT), 0);
+	no_leak(c);
+}
+
+static void own__role_lost_while_held__refused_and_given_back(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos;
+
+	assert_int_equal(begin(c, &pos), 0);
+	set_kind(c, ROLE_REPLICA);
+	assert_int_equal(commit(c, pos), OUTCOME_REFUSED);
+	assert_int_equal(fake_count(c->a, FAKE_TX), 0);
+	upstream_end(c->up);
+	assert_true(fake_halted_by(c->a, "t.db") == 0);
+	assert_int_equal(begin(c, &pos), -EHOSTUNREACH);
+	no_leak(c);
+}
+
+static void demote(void *arg, const char *name, const uint8_t *ltx, size_t len)
+{
+	(void)name, (void)ltx, (void)len;
+	fake_set_role(((struct ctx *)arg)->a, false, "other");
+}
+
+/* LiteFS takes /tx as a replica too, and loses it. */
+static void own__demoted_in_the_commit__unknown(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos;
+
+	assert_int_equal(begin(c, &pos), 0);
+	fake_on_tx(c->a, demote, c);
+	assert_int_equal(commit(c, pos), OUTCOME_UNKNOWN);
+	assert_int_equal(fake_count(c->a, FAKE_TX), 1);
+	upstream_end(c->up);
+	assert_true(fake_halted_by(c->a, "t.db") == 0);
+	assert_int_equal(begin(c, &pos), -EHOSTUNREACH);
+	no_leak(c);
+}
+
+static void own__clients_in_the_way__eagain_and_nothing_left(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos;
+
+	fake_lock(c->a, "t.db", true);
+	assert_int_equal(upstream_begin(c->up, clock_now_ns() + 200 * NS_PER_MS, &pos), -EAGAIN);
+	upstream_end(c->up);
+	fake_lock(c->a, "t.db", false);
+	assert_int_equal(begin(c, &pos), 0);
+	no_leak(c);
+}
+
+#define OWN_TEST(f) cmocka_unit_test_setup_teardown(f, setup_own, teardown)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -784,7 +1105,13 @@ int main(void)
 		TEST(begin__never_free__eagain_in_time_and_nothing_left),
 		TEST(begin__given_up_and_delete_fails__told_later),
 		TEST(begin__granted_and_answered_late__that_lock_is_had),
-		TEST(begin__too_little_time_left__never_held),
+		TEST(begin__granted_long_ago__given_back_for_a_new_one),
+		TEST(hold__litefs_30_s__margins),
+		TEST(hold__short_ttl__scaled),
+		TEST(hold__expired__nothing_sent_any_more),
+		TEST(commit__nothing_held__refused_and_not_sent),
+		TEST(commit__larger_than_the_measured_rate_allows__refused_with_the_limit),
+		TEST(commit__64_mib_as_the_first__committed),
 		TEST(abort__during_the_wait__ecanceled_and_nothing_left),
 		TEST(commit__position_not_the_primarys__refused),
 		TEST(commit__answer_lost_in_any_way__unknown),
@@ -796,6 +1123,13 @@ int main(void)
 		TEST(end__delete_fails__told_again_by_the_next_begin),
 		TEST(end__delete_fails__told_again_when_freed),
 		TEST(end__primary_dead__bounded_and_forgotten_in_the_end),
+		OWN_TEST(own__primary__begin_commit_end),
+		OWN_TEST(own__no_such_database__created_at_position_0),
+		OWN_TEST(own__not_the_primary__nothing_asked),
+		OWN_TEST(own__litefs_says_otherwise__never_halted),
+		OWN_TEST(own__role_lost_while_held__refused_and_given_back),
+		OWN_TEST(own__demoted_in_the_commit__unknown),
+		OWN_TEST(own__clients_in_the_way__eagain_and_nothing_left),
 	};
 	int failed;
 
