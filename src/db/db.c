@@ -137,7 +137,7 @@ int db_files_open(struct db *db, struct lfs_files *ret, struct lfs_ident *ret_id
 	err = lfs_files_open(db->config->settings->litefs_dir, db->name, ret);
 	if (err)
 		return err;
-	err = lfs_files_size(ret, &size);
+	err = lfs_files_size_forced(ret, &size);
 	ident_now(db, ret_ident);
 	if (!err && size == 0)
 		err = -ENOENT; /* opened by a direct client, and never written: no position, nothing to lock */

@@ -356,6 +356,9 @@ static enum verdict decide(struct db *db, const struct changeset *cs, int64_t un
 		if (there) {
 			int ours = db_ltx_is_ours(db, cs->after.txid, cs->timestamp_ms);
 
+			/* The first transaction comes as a snapshot of LiteFS' own making. There is one such state, and it is ours. */
+			if (cs->after.txid == 1 && ours != 1)
+				return there == 1 ? VERDICT_COMMITTED : VERDICT_UNKNOWN;
 			if (ours == 0)
 				return VERDICT_NOT_COMMITTED;
 			/* Replicated to here, or built upon: it is in the cluster's one history. */
@@ -485,6 +488,20 @@ static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, 
 	return finish(db, cs, frame, verdict == VERDICT_COMMITTED);
 }
 
+/* 0: not known. */
+static uint64_t role_epoch(struct db *db)
+{
+	struct role_state *role = calloc(1, sizeof *role);
+	uint64_t epoch;
+
+	if (!role)
+		return 0;
+	role_get(db->config->role, role);
+	epoch = role->kind == ROLE_UNKNOWN ? 0 : role->epoch;
+	free(role);
+	return epoch;
+}
+
 static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 {
 	/* The time to send it, and half of commit_timeout for the answer, half to find out without one. */
@@ -494,7 +511,8 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 	struct upstream_tx tx = {
 		.before = cs->before, .after = cs->after, .size = db->ltx.size, .read_at = tx_read_at, .sent = tx_sent, .ctx = db};
 	enum outcome outcome;
-	int err = creates ? 0 : files_get(db);
+	uint64_t epoch = role_epoch(db);
+	int err = creates ? 0 : files_get(db), there;
 	bool early;
 
 	db->pending = cs->after; /* for tx_sent(); nobody looks at it outside the window */
@@ -518,11 +536,19 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 		open_window(db, cs->after);
 		return undecided(db, cs, frame, until);
 	}
-	if (upstream_kind(db->up) == UPSTREAM_OWN)
-		upstream_end(db->up); /* it holds the very locks that are the guard */
+	/* A first transaction comes as a snapshot, for which LiteFS takes its own locks; and on this node they are the guard. */
+	if (creates)
+		upstream_end(db->up);
 	if (remote) {
 		open_window(db, cs->after);
-		if (await_pos(db, cs->after, until) != 1)
+		there = await_pos(db, cs->after, until);
+		/*
+		 * Others have written to it before it came here, as a snapshot that says nothing of us. It was applied by the
+		 * node that is still the primary, so it is in that.
+		 */
+		if (there == -ESTALE && creates && epoch && role_epoch(db) == epoch)
+			there = 1;
+		if (there != 1)
 			return undecided(db, cs, frame, until);
 		err = finish(db, cs, frame, true);
 	} else {

@@ -100,7 +100,7 @@ bool db_exists(struct db *db)
 
 	snprintf(path, sizeof path, "%s/%s", db->config->settings->litefs_dir, db->name);
 	/* LiteFS decides. While it is gone everything stays as it was. */
-	if (stat(path, &st) == 0 && st.st_size > 0)
+	if (stat(path, &st) == 0)
 		return true;
 	pthread_mutex_lock(&db->mu);
 	absent = db->absent;
@@ -108,7 +108,7 @@ bool db_exists(struct db *db)
 	pthread_mutex_unlock(&db->mu);
 	if (absent || !lfs_dir_alive(db->config->settings->litefs_dir))
 		return created || !absent;
-	return stat(path, &st) == 0 && st.st_size > 0; /* it may have been mounted in between */
+	return stat(path, &st) == 0; /* it may have been mounted in between */
 }
 
 void db_create(struct db *db)

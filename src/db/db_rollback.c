@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "db/db_internal.h"
+#include "db/super_table.h"
 
 static struct log_limit limit_lock, limit_journal, limit_super, limit_size;
 

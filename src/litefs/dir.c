@@ -128,6 +128,16 @@ int lfs_files_size(const struct lfs_files *files, int64_t *ret)
 	return 0;
 }
 
+int lfs_files_size_forced(const struct lfs_files *files, int64_t *ret)
+{
+	struct statx stx;
+
+	if (statx(files->db_fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_SIZE, &stx) < 0)
+		return -errno;
+	*ret = (int64_t)stx.stx_size;
+	return 0;
+}
+
 int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret)
 {
 	char path[4096 + 300];

@@ -40,7 +40,11 @@ int lfs_files_pos(const struct lfs_files *files, struct pos *ret);
 /* Bytes read (0 at the end) or negative errno. */
 ssize_t lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off);
 
-/* Size of the database file now, asked of LiteFS. */
+/*
+ * Size of the database file now, as LiteFS has told the kernel: exact while it tells of each change, which it does
+ * not of a file's creation. forced: asked of LiteFS, and known to the kernel from then on.
+ */
+int lfs_files_size_forced(const struct lfs_files *files, int64_t *ret);
 int lfs_files_size(const struct lfs_files *files, int64_t *ret);
 
 /*
