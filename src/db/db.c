@@ -227,7 +227,7 @@ static int peek(struct db *db)
 	if (!err)
 		err = lfs_files_size(&db->files, &size);
 	if (!err) {
-		db->mode = header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK;
+		db->mode = db->told_mode = header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK;
 		db->page_size = header.page_size;
 		db->base_pages = db->tip_pages = (uint32_t)(size / header.page_size);
 		page_set_reset(&db->undo, header.page_size);

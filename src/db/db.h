@@ -112,8 +112,8 @@ void db_release(struct db *db, bool shm, uint64_t handle);
 void db_handle_opened(struct db *db, pid_t tgid);
 void db_handle_closed(struct db *db, pid_t tgid);
 
-/* Blocks on LiteFS. Bytes (short at the view's end) or negative errno. */
-ssize_t db_read(struct db *db, void *buf, size_t len, off_t off);
+/* Blocks on LiteFS. tgid: whose handle it is. Bytes (short at the view's end) or negative errno. */
+ssize_t db_read(struct db *db, pid_t tgid, void *buf, size_t len, off_t off);
 
 ssize_t db_wal_read(struct db *db, void *buf, size_t len, off_t off);
 /* 0, negative errno, or DB_PARKED: the write completes a transaction. */

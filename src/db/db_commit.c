@@ -24,8 +24,6 @@
 #include "format/ltx.h"
 
 #define SETTLE_NS (300 * NS_PER_MS)
-/* Bytes per second: what an upload, and LiteFS' work on it, may take. */
-#define SEND_RATE_MIN (UINT64_C(4) << 20)
 #define WIDEN_NS (15 * NS_PER_MS)
 #define PROBE_EVERY_NS (500 * NS_PER_MS)
 /* What was sent may still be under way in a buffer somewhere: absent this often before it counts. */
@@ -489,7 +487,7 @@ static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, 
 }
 
 /* 0: not known. */
-static uint64_t role_epoch(struct db *db)
+static uint64_t primary_epoch(struct db *db)
 {
 	struct role_state *role = calloc(1, sizeof *role);
 	uint64_t epoch;
@@ -504,20 +502,21 @@ static uint64_t role_epoch(struct db *db)
 
 static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 {
-	/* The time to send it, and half of commit_timeout for the answer, half to find out without one. */
-	int64_t start = clock_now_ns(), sent, sending_ns = (int64_t)(db->ltx.size / SEND_RATE_MIN) * NS_PER_S;
-	int64_t timeout_ns = db->config->settings->commit_timeout_ms * NS_PER_MS, until = start + sending_ns + timeout_ns;
+	/* Half of commit_timeout for the answer, half to find out without one; a large one may take longer. */
+	int64_t start = clock_now_ns(), sent, half_ns = db->config->settings->commit_timeout_ms * NS_PER_MS / 2;
+	int64_t tx_ns = upstream_tx_ns(db->up, db->ltx.size), send_ns = half_ns > 2 * tx_ns ? half_ns : 2 * tx_ns;
+	int64_t until = start + 2 * send_ns;
 	bool remote = upstream_kind(db->up) != UPSTREAM_SELF, creates = is_absent(db);
 	struct upstream_tx tx = {
 		.before = cs->before, .after = cs->after, .size = db->ltx.size, .read_at = tx_read_at, .sent = tx_sent, .ctx = db};
 	enum outcome outcome;
-	uint64_t epoch = role_epoch(db);
+	uint64_t epoch = primary_epoch(db);
 	int err = creates ? 0 : files_get(db), there;
 	bool early;
 
 	db->pending = cs->after; /* for tx_sent(); nobody looks at it outside the window */
 	if (!err) {
-		outcome = upstream_commit(db->up, &tx, start + sending_ns + timeout_ns / 2);
+		outcome = upstream_commit(db->up, &tx, start + send_ns);
 		if (!creates)
 			files_put(db, 0);
 	} else {
@@ -546,7 +545,7 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 		 * Others have written to it before it came here, as a snapshot that says nothing of us. It was applied by the
 		 * node that is still the primary, so it is in that.
 		 */
-		if (there == -ESTALE && creates && epoch && role_epoch(db) == epoch)
+		if (there == -ESTALE && creates && epoch && primary_epoch(db) == epoch)
 			there = 1;
 		if (there != 1)
 			return undecided(db, cs, frame, until);
@@ -665,8 +664,9 @@ static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *ref
 		pthread_mutex_unlock(&db->mu);
 		return 0;
 	}
+	err = db_renew_for_locked(db, db->ltx.size);
 	pthread_mutex_unlock(&db->mu);
-	return send_and_settle(db, &cs, frame);
+	return err ? -EIO : send_and_settle(db, &cs, frame);
 }
 
 static int commit(struct db *db, uint32_t frame)

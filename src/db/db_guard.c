@@ -471,6 +471,7 @@ static void reopen_locked(struct db *db)
 	}
 	if (err == -ENOENT && lfs_dir_alive(db->config->settings->litefs_dir)) {
 		db_vanish_locked(db);
+		db->want_guard = true; /* and the view begins anew at once */
 		db_token_leave_locked(db);
 		return;
 	}

@@ -104,6 +104,7 @@ struct db {
 
 	/* the view */
 	enum db_mode mode;
+	enum db_mode told_mode; /* what the kernel's entries for "-wal" and "-shm" say */
 	bool valid; /* the position was tip after the guard was taken, and no reset or fold is under way */
 	bool restarting; /* a reset or fold is under way: no claims of read marks */
 	int64_t restarted_ns; /* when the wal-index header was last made anew */
@@ -254,6 +255,8 @@ void db_drop_transaction_locked(struct db *db);
 void db_finish_journal_locked(struct db *db, enum journal_end end);
 
 /* db_life.c */
+/* WAL mode has ended under open connections: their locks mean nothing any more, and they read nothing until they close. */
+void db_disown_connections_locked(struct db *db);
 /*
  * A database that LiteFS did not have: has it now? Token held, mu not. 0: yes, and its files are open;
  * -ENOENT: still not; else LiteFS is gone. In the window already, where a commit of ours creates it.
@@ -277,6 +280,8 @@ void db_note_peer(struct db *db, uint64_t txid); /* mu not held: who committed t
 int db_peers_locked(const struct db *db, int64_t now_ns); /* nodes that committed lately */
 void *db_upstream_main(void *arg);
 void db_commit(struct db *db); /* mu held; let go inside */
+/* What is held has too little time left for a transaction of this size, and a fresh lock would do: takes one. 0: go on. */
+int db_renew_for_locked(struct db *db, uint64_t size);
 
 /* The header of the LTX file of this transaction in LiteFS' data directory; -ENOENT, ... */
 struct ltx_header;

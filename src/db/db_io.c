@@ -143,14 +143,23 @@ static ssize_t read_once_locked(struct db *db, uint8_t *buf, size_t len, off_t o
 	return (ssize_t)len;
 }
 
-ssize_t db_read(struct db *db, void *buf, size_t len, off_t off)
+/* A process whose connections are of a WAL database that is no more. */
+static bool is_disowned_locked(const struct db *db, pid_t tgid)
+{
+	for (const struct lock_owner *o = db->locks.owners; o; o = o->next)
+		if (o->disowned && o->tgid == tgid)
+			return true;
+	return false;
+}
+
+ssize_t db_read(struct db *db, pid_t tgid, void *buf, size_t len, off_t off)
 {
 	int64_t until = clock_now_ns() + GONE_WAIT_NS;
 	ssize_t n;
 
 	pthread_mutex_lock(&db->mu);
 	for (;;) {
-		n = db->stop ? -ESTALE : read_once_locked(db, buf, len, off);
+		n = db->stop || is_disowned_locked(db, tgid) ? -ESTALE : read_once_locked(db, buf, len, off);
 		/* LiteFS was restarted while nobody looked: who opens the database now need not notice. */
 		if (n == -ENOTCONN && !db_readers_locked(db) && clock_now_ns() < until) {
 			clock_cond_wait_until(&db->changed, &db->mu, clock_now_ns() + 50 * NS_PER_MS);

@@ -24,6 +24,7 @@
 
 #define DROP_LOCK_WAIT_NS (300 * NS_PER_MS)
 #define DEBUG_TIMEOUT_MS 2000
+#define NOTICE_WAIT_NS (2 * NS_PER_S)
 
 bool db_pos_is_empty(struct pos pos)
 {
@@ -64,8 +65,20 @@ int db_appear(struct db *db, bool in_window)
 	return 0;
 }
 
+void db_disown_connections_locked(struct db *db)
+{
+	/* To SQLite in that process SHARED is still held: it must not stand in others' way, nor serve for a read. */
+	for (struct lock_owner *o = db->locks.owners; o; o = o->next)
+		if (o->shared | o->exclusive) {
+			lock_release(&db->locks, o, SLOTS_DATABASE | SLOTS_SHM);
+			o->disowned = true;
+		}
+}
+
 void db_vanish_locked(struct db *db)
 {
+	if (db->mode == DB_MODE_WAL)
+		db_disown_connections_locked(db);
 	db->absent = true;
 	db->created = false;
 	db->files_ok = false;
@@ -92,23 +105,46 @@ bool db_is_virgin(struct db *db)
 	return virgin;
 }
 
+/* Dropped by somebody else, and nobody has looked since: who opens it now begins with an empty one. */
+static void notice_drop(struct db *db)
+{
+	int64_t until = clock_now_ns() + NOTICE_WAIT_NS;
+
+	pthread_mutex_lock(&db->mu);
+	if (!db->absent && !db_readers_locked(db))
+		db_files_gone_locked(db, -ESTALE);
+	/* Until the kernel has forgotten it, too: SQLite would take its "-wal" for one of the new database. */
+	while (!(db->absent && !db->rebuild) && !db_readers_locked(db) && !db->stop &&
+	       clock_cond_wait_until(&db->changed, &db->mu, until) != -ETIMEDOUT)
+		;
+	pthread_mutex_unlock(&db->mu);
+}
+
+static bool is_gone(struct db *db)
+{
+	bool gone;
+
+	pthread_mutex_lock(&db->mu);
+	gone = db->absent && !db->created;
+	pthread_mutex_unlock(&db->mu);
+	return gone;
+}
+
 bool db_exists(struct db *db)
 {
 	char path[4096 + 300];
 	struct stat st;
-	bool absent, created;
 
 	snprintf(path, sizeof path, "%s/%s", db->config->settings->litefs_dir, db->name);
 	/* LiteFS decides. While it is gone everything stays as it was. */
 	if (stat(path, &st) == 0)
 		return true;
-	pthread_mutex_lock(&db->mu);
-	absent = db->absent;
-	created = db->created;
-	pthread_mutex_unlock(&db->mu);
-	if (absent || !lfs_dir_alive(db->config->settings->litefs_dir))
-		return created || !absent;
-	return stat(path, &st) == 0; /* it may have been mounted in between */
+	if (errno != ENOENT || !lfs_dir_alive(db->config->settings->litefs_dir))
+		return !is_gone(db);
+	if (stat(path, &st) == 0) /* it was mounted in between */
+		return true;
+	notice_drop(db);
+	return !is_gone(db);
 }
 
 void db_create(struct db *db)
@@ -212,11 +248,14 @@ static int ask_primary(struct db *db)
 /* No direct client of this node has the database open, or reads it. */
 static int ask_locally(struct db *db)
 {
+	int64_t until = clock_now_ns() + DROP_LOCK_WAIT_NS;
 	int err;
 
 	db_token_enter_locked(db);
 	pthread_mutex_unlock(&db->mu);
-	err = guard_try_alone(&db->guard);
+	/* LiteFS holds it, too, now and then, and for a short read that is no open connection. */
+	while ((err = guard_try_alone(&db->guard)) == -EAGAIN && clock_now_ns() < until)
+		clock_sleep_ns(10 * NS_PER_MS);
 	guard_set_rollback(&db->guard, true); /* for self's begin */
 	pthread_mutex_lock(&db->mu);
 	db_token_leave_locked(db);

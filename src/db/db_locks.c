@@ -285,6 +285,8 @@ int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call)
 	pthread_mutex_lock(&db->mu);
 	if (lock->type == F_UNLCK) {
 		owner = lock_owner_find(&db->locks, lock->owner);
+		if (owner && (slots & SLOT_BIT(SLOT_SHARED)))
+			owner->disowned = false; /* the last connection of the process has let go */
 		if (owner)
 			unlock_locked(db, owner, slots, true);
 		goto out;
@@ -300,6 +302,10 @@ int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call)
 	owner = lock_owner_get(&db->locks, lock->owner, lock->tgid);
 	if (!owner) {
 		result = -ENOMEM;
+		goto out;
+	}
+	if (owner->disowned) {
+		result = -EIO;
 		goto out;
 	}
 	owner->handle[lock->shm] = lock->handle;
@@ -335,6 +341,8 @@ void db_getlk(struct db *db, struct db_lock *lock)
 static void drop_locked(struct db *db, struct lock_owner *owner, bool shm)
 {
 	unlock_locked(db, owner, shm ? SLOTS_SHM : SLOTS_DATABASE, false);
+	if (!shm)
+		owner->disowned = false;
 	if (owner->shared || owner->exclusive)
 		return;
 	for (const struct db_call *c = db->parked; c; c = c->next)

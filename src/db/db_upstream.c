@@ -232,7 +232,9 @@ static void renew_locked(struct db *db)
 	struct pos pos = {0};
 	int err;
 
-	if (db_files_get_locked(db) != 0) {
+	bool absent = db->absent;
+
+	if (!absent && db_files_get_locked(db) != 0) {
 		db->doomed = true;
 		return;
 	}
@@ -242,7 +244,8 @@ static void renew_locked(struct db *db)
 	err = upstream_begin(db->up, clock_now_ns() + db->config->settings->halt_timeout_ms * NS_PER_MS, &pos);
 	pthread_mutex_lock(&db->mu);
 	db->renewing = false;
-	db_files_put_locked(db);
+	if (!absent)
+		db_files_put_locked(db);
 	if (err || !pos_equal(pos, db->tip)) {
 		log_warn("transaction_doomed", "db=%s error=%d do=\"make write transactions shorter than the HALT's 30 s\"",
 			 db->name, -err);
@@ -253,6 +256,14 @@ static void renew_locked(struct db *db)
 	db->hold_since_ns = clock_now_ns();
 	set_hold_end_locked(db);
 	db_answer_writes_locked(db, 0); /* that transaction may have ended meanwhile */
+}
+
+int db_renew_for_locked(struct db *db, uint64_t size)
+{
+	if (clock_now_ns() + upstream_tx_ns(db->up, size) <= upstream_hold_until(db->up) || size > upstream_max_tx_bytes(db->up))
+		return 0; /* upstream_commit() says what is too large */
+	renew_locked(db);
+	return db->doomed ? -ESTALE : 0;
 }
 
 /* Returns when to look again. */

@@ -100,6 +100,7 @@ static void end_restart(struct db *db, bool done)
 	db->restarted_ns = clock_now_ns();
 	if (done)
 		db->must_fold = db->switching = false;
+	pthread_cond_broadcast(&db->changed);
 	pthread_mutex_unlock(&db->mu);
 }
 
@@ -126,7 +127,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	}
 	db->restarting = true;
 	wait_for_claims_locked(db);
-	mode_changed = (f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK) != db->mode;
+	mode_changed = (f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK) != db->told_mode;
 	grown = f.pages != db->base_pages;
 	if (!foreign) {
 		pgnos = malloc(sizeof *pgnos * (db->undo.count + 2));
@@ -141,7 +142,9 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	}
 	err = vwal_restart(&db->wal, f.page1, f.header.page_size, f.pages);
 	if (!err) {
-		db->mode = f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK;
+		if (db->mode == DB_MODE_WAL && !f.header.wal)
+			db_disown_connections_locked(db);
+		db->mode = db->told_mode = f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK;
 		db->page_size = f.header.page_size;
 		db->base = db->tip = pos;
 		db->base_pages = db->tip_pages = f.pages;

@@ -39,8 +39,8 @@ void fs_entry_of(struct fs *fs, const struct node *node, struct fuse_entry_param
 {
 	*ret = (struct fuse_entry_param){.ino = node->ino, .generation = 1};
 	fs_attr_of(fs, node, &ret->attr);
-	/* Journals come and go by our doing, too. */
-	if (node->kind != FILE_JOURNAL && node->kind != FILE_SUPER)
+	/* Journals come and go by our doing, too, and databases by LiteFS'. */
+	if (node->kind != FILE_JOURNAL && node->kind != FILE_SUPER && node->kind != FILE_DATABASE)
 		ret->entry_timeout = ATTR_TIMEOUT_S;
 	if (node->kind != FILE_JOURNAL && node->kind != FILE_SUPER && node->kind != FILE_STATUS)
 		ret->attr_timeout = ATTR_TIMEOUT_S;

@@ -327,7 +327,7 @@ static void read_run(struct io_task *task)
 			n = pread(t->handle->fd, buf, t->size, t->off);
 			n = n < 0 ? -errno : n;
 		} else {
-			n = db_read(t->handle->node->database->db, buf, t->size, t->off);
+			n = db_read(t->handle->node->database->db, t->handle->tgid, buf, t->size, t->off);
 		}
 	}
 	if (n < 0)

@@ -127,8 +127,15 @@ void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		unlink_journal(fs, req, name);
 		return;
 	}
+	if (kind == FILE_WAL || kind == FILE_SHM) {
+		struct node *node = node_by_name(fs->nodes, name);
+
+		/* They are there while the database is, and in WAL mode. */
+		fuse_reply_err(req, node && db_mode(node->database->db) == DB_MODE_WAL ? EBUSY : ENOENT);
+		return;
+	}
 	if (kind != FILE_DATABASE && kind != FILE_SUPER) {
-		fuse_reply_err(req, kind == FILE_WAL || kind == FILE_SHM ? EBUSY : EPERM);
+		fuse_reply_err(req, EPERM);
 		return;
 	}
 	c = call_new(req, name);

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "format/ltx.h"
 #include "litefs/api.h"
 
 #define TX_TIMEOUT_NS (20 * NS_PER_S)
@@ -137,6 +138,14 @@ static int take_exclusive(struct self *s, int64_t until_ns)
 	}
 }
 
+static bool is_still_primary(struct self *s, const struct upstream_tx *tx)
+{
+	/* After a drop there is no file to tell it by. */
+	if (tx->after.checksum == LTX_CHECKSUM_FLAG)
+		return api_info(s->api, INFO_TIMEOUT_MS, &s->info) == 0 && s->info.is_primary;
+	return lfs_files_is_primary(s->base.config.guard->files) == 1;
+}
+
 static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
 {
 	struct upstream_body body = {.tx = tx};
@@ -165,7 +174,7 @@ static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
 		return OUTCOME_REFUSED;
 	}
 	/* A node that has just been demoted takes /tx and loses it (LITEFS.md, 1). */
-	if (lfs_files_is_primary(s->base.config.guard->files) != 1) {
+	if (!is_still_primary(s, tx)) {
 		log_warn("demoted_in_commit", "db=%s", s->base.config.name);
 		return OUTCOME_UNKNOWN;
 	}

@@ -449,7 +449,7 @@ static int commit(struct ctx *c, uint64_t owner, uint8_t fill)
 static int view(struct ctx *c)
 {
 	uint8_t page[PAGE];
-	ssize_t n = db_read(c->db, page, PAGE, PAGE);
+	ssize_t n = db_read(c->db, getpid(), page, PAGE, PAGE);
 
 	if (n < 0)
 		return (int)n;
