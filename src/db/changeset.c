@@ -253,7 +253,7 @@ static int verify(struct build *b, const struct spool *ltx)
 	if (!err && (dec.header.page_size != cs->page_size || dec.header.pre_apply != cs->before.checksum ||
 		     dec.header.min_txid != cs->before.txid + 1 || dec.header.max_txid != cs->before.txid + 1 ||
 		     /* LiteFS takes TXID 1 for a snapshot, whatever it has: only where there is nothing yet. */
-		     (dec.header.min_txid < 2 && (cs->old_pages || cs->before.checksum))))
+		     (dec.header.min_txid < 2 && (!cs->refs || cs->old_pages || cs->before.checksum))))
 		err = -EUCLEAN;
 	while (!err && (more = ltx_decoder_page(&dec, &pgno, b->new_page)) == 1) {
 		pages++;

@@ -21,6 +21,7 @@
 #include <jansson.h>
 
 #include "base/settings.h"
+#include "db/lock_table.h"
 #include "format/names.h"
 #include "litefs/halt_record.h"
 #include "litefs/role.h"
@@ -89,7 +90,7 @@ enum db_mode db_mode(struct db *db);
 int64_t db_size(struct db *db, enum file_kind kind);
 
 struct db_lock {
-	bool shm;
+	enum lock_file file;
 	short type; /* F_RDLCK, F_WRLCK, F_UNLCK */
 	bool wait; /* F_SETLKW */
 	int64_t start, end; /* bytes, end inclusive */
@@ -104,9 +105,9 @@ void db_getlk(struct db *db, struct db_lock *lock);
 void db_cancel(struct db *db, struct db_call *call);
 
 /* FLUSH: a descriptor was closed, POSIX drops the owner's locks on that file. */
-void db_flush(struct db *db, bool shm, uint64_t owner);
+void db_flush(struct db *db, enum lock_file file, uint64_t owner);
 /* RELEASE: the last reference to an open file: locks taken through it by OFD owners go. */
-void db_release(struct db *db, bool shm, uint64_t handle);
+void db_release(struct db *db, enum lock_file file, uint64_t handle);
 
 /* Connections of a process: open and closed handles of the database file. */
 void db_handle_opened(struct db *db, pid_t tgid);

@@ -429,6 +429,7 @@ static void catch_up_locked(struct db *db)
 	db->catching = false;
 	if (there) {
 		db->keep_until_ns = clock_now_ns() + KEEP_NS;
+		db_answer_writes_locked(db, 0);
 	} else {
 		db->stats.catchups_failed++;
 		db->end_wanted = true;

@@ -40,8 +40,8 @@
 #include "litefs/guard.h"
 #include "litefs/upstream.h"
 
-/* PARK_AGAIN: a journal write that waits for upstream (locking_mode EXCLUSIVE). */
-enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT, PARK_AGAIN };
+/* PARK_HALT: an application's own HALT. PARK_AGAIN: a journal write that waits for upstream (locking_mode EXCLUSIVE). */
+enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT, PARK_AGAIN, PARK_HALT };
 
 /* How a rollback journal ends, when its transaction is committed; JOURNAL_KEPT: its super-journal ends instead. */
 enum journal_end { JOURNAL_KEPT, JOURNAL_REMOVED, JOURNAL_TRUNCATED, JOURNAL_ZEROED };
@@ -240,6 +240,7 @@ void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 /* db_locks.c */
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked);
 int db_write_request_locked(struct db *db, struct lock_owner *owner);
+int db_halt_request_locked(struct db *db, struct lock_owner *owner);
 
 /*
  * READ was granted over a header that is newer than the one the reader has looked at: SQLite gives it back and comes

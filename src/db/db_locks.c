@@ -40,7 +40,7 @@ static void writer_left_locked(struct db *db, bool explicitly)
 	db->up_idle_since_ns = clock_now_ns();
 	if (db->must_fold)
 		pthread_cond_signal(&db->g_cond);
-	if (db->up_state == UP_HELD &&
+	if (db->up_state == UP_HELD && !db->locks.exclusive[SLOT_HALT] &&
 	    (db->up_idle_since_ns >= db->hold_end_ns || db->turn_commits >= db->turn_quota)) {
 		db->end_wanted = true; /* others want it too */
 		/* On the primary they want the guard away as well: nobody new gets in before that. */
@@ -67,6 +67,11 @@ static void unlock_locked(struct db *db, struct lock_owner *owner, uint32_t slot
 		pthread_cond_signal(&db->g_cond);
 	if (wrote)
 		writer_left_locked(db, explicitly);
+	if (released & SLOT_BIT(SLOT_HALT)) {
+		db->up_idle_since_ns = clock_now_ns();
+		pthread_cond_signal(&db->u_cond);
+		db_answer_writes_locked(db, 0);
+	}
 }
 
 /* A reader that was sent away has come again. SQLite sleeps longer each time, until it is let in. */
@@ -276,9 +281,52 @@ static int database_lock_locked(struct db *db, struct lock_owner *owner, uint32_
 	return 0;
 }
 
+/*
+ * An application's own HALT: upstream is begun, this node has caught up, and it is kept until the lock is given back: the
+ * writers of this node take no turns meanwhile. It needs no READ lock, so it simply waits.
+ */
+int db_halt_request_locked(struct db *db, struct lock_owner *owner)
+{
+	enum lock_slot slot;
+
+	if (lock_conflict(&db->locks, owner, SLOT_BIT(SLOT_HALT), true, &slot))
+		return DB_PARKED;
+	if (db->up_state == UP_IDLE) {
+		db->want_begin = true;
+		pthread_cond_signal(&db->u_cond);
+	}
+	if (db->up_state != UP_HELD || db->doomed || db->end_wanted || db->renewing || db->catching)
+		return DB_PARKED;
+	if (!pos_equal(db->up_pos, db->tip)) {
+		db->catching = true;
+		pthread_cond_signal(&db->g_cond);
+		return DB_PARKED;
+	}
+	lock_grant(&db->locks, owner, SLOT_BIT(SLOT_HALT), true);
+	return 0;
+}
+
+static int halt_lock_locked(struct db *db, struct lock_owner *owner, bool exclusive, bool wait, struct db_call *call)
+{
+	int64_t timeout_ns = db->config->settings->halt_timeout_ms * NS_PER_MS;
+	int result;
+
+	if (!exclusive)
+		return -EINVAL; /* as LiteFS answers */
+	if (owner->exclusive & SLOT_BIT(SLOT_HALT))
+		return 0;
+	result = db_halt_request_locked(db, owner);
+	if (result != DB_PARKED)
+		return result;
+	/* F_SETLK cannot wait for others; but a begin takes a round trip, and is what was asked for. */
+	db_park_locked(db, call, PARK_HALT, owner->id, SLOT_BIT(SLOT_HALT),
+		       clock_now_ns() + (wait ? timeout_ns : WRITE_PARK_SINGLE_NS + 3 * db->rtt_ns));
+	return DB_PARKED;
+}
+
 int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call)
 {
-	uint32_t slots = lock_slots(lock->shm, lock->start, lock->end);
+	uint32_t slots = lock_slots(lock->file, lock->start, lock->end);
 	struct lock_owner *owner;
 	int result = 0;
 
@@ -308,8 +356,10 @@ int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call)
 		result = -EIO;
 		goto out;
 	}
-	owner->handle[lock->shm] = lock->handle;
-	if (lock->shm)
+	owner->handle[lock->file] = lock->handle;
+	if (lock->file == LOCK_FILE_LOCK)
+		result = halt_lock_locked(db, owner, lock->type == F_WRLCK, lock->wait, call);
+	else if (lock->file == LOCK_FILE_SHM)
 		result = shm_lock_locked(db, owner, slots, lock->type == F_WRLCK, call);
 	else
 		result = database_lock_locked(db, owner, slots, lock->type == F_WRLCK, call);
@@ -320,7 +370,7 @@ out:
 
 void db_getlk(struct db *db, struct db_lock *lock)
 {
-	uint32_t slots = lock_slots(lock->shm, lock->start, lock->end);
+	uint32_t slots = lock_slots(lock->file, lock->start, lock->end);
 	const struct lock_owner nobody = {0};
 	const struct lock_owner *asking, *other;
 	enum lock_slot slot;
@@ -338,10 +388,10 @@ void db_getlk(struct db *db, struct db_lock *lock)
 }
 
 /* A call that is parked for an owner that is gone finds no owner, and is answered. */
-static void drop_locked(struct db *db, struct lock_owner *owner, bool shm)
+static void drop_locked(struct db *db, struct lock_owner *owner, enum lock_file file)
 {
-	unlock_locked(db, owner, shm ? SLOTS_SHM : SLOTS_DATABASE, false);
-	if (!shm)
+	unlock_locked(db, owner, lock_file_slots(file), false);
+	if (file == LOCK_FILE_DATABASE)
 		owner->disowned = false;
 	if (owner->shared || owner->exclusive)
 		return;
@@ -351,26 +401,26 @@ static void drop_locked(struct db *db, struct lock_owner *owner, bool shm)
 	lock_owner_forget(&db->locks, owner);
 }
 
-void db_flush(struct db *db, bool shm, uint64_t id)
+void db_flush(struct db *db, enum lock_file file, uint64_t id)
 {
 	struct lock_owner *owner;
 
 	pthread_mutex_lock(&db->mu);
 	owner = lock_owner_find(&db->locks, id);
 	if (owner)
-		drop_locked(db, owner, shm);
+		drop_locked(db, owner, file);
 	pthread_mutex_unlock(&db->mu);
 }
 
-void db_release(struct db *db, bool shm, uint64_t handle)
+void db_release(struct db *db, enum lock_file file, uint64_t handle)
 {
 	struct lock_owner *owner, *next;
 
 	pthread_mutex_lock(&db->mu);
 	for (owner = db->locks.owners; owner; owner = next) {
 		next = owner->next;
-		if (owner->handle[shm] == handle && ((owner->shared | owner->exclusive) & (shm ? SLOTS_SHM : SLOTS_DATABASE)))
-			drop_locked(db, owner, shm);
+		if (owner->handle[file] == handle && ((owner->shared | owner->exclusive) & lock_file_slots(file)))
+			drop_locked(db, owner, file);
 	}
 	pthread_mutex_unlock(&db->mu);
 }

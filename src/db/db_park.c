@@ -87,11 +87,15 @@ void db_answer_writes_locked(struct db *db, int result)
 			answer(db, pp, r);
 			continue;
 		}
-		if ((*pp)->kind != PARK_WRITE) {
+		if ((*pp)->kind == PARK_HALT && (r == 0 || db->up_state == UP_HELD)) { /* catching up is no refusal */
+			owner = lock_owner_find(&db->locks, (*pp)->owner);
+			r = owner ? db_halt_request_locked(db, owner) : -EAGAIN;
+		}
+		if ((*pp)->kind != PARK_WRITE && (*pp)->kind != PARK_HALT) {
 			pp = &(*pp)->next;
 			continue;
 		}
-		if (r == 0) {
+		if (r == 0 && (*pp)->kind == PARK_WRITE) {
 			owner = lock_owner_find(&db->locks, (*pp)->owner);
 			/* One whose snapshot is old would be sent away by SQLite itself, after a round with WRITE. */
 			if (!owner || owner->read_seq != db->commit_seq)

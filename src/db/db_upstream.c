@@ -276,13 +276,13 @@ static int64_t held_locked(struct db *db)
 
 	if (db->keep_until_ns) /* nobody has come for it yet */
 		linger_end = hold_end = db->keep_until_ns;
-	if (db->between && db_writer_locked(db) && (db->end_wanted || now >= linger_end || now >= hold_end)) {
+	if (db->between && db_writer_locked(db) && !db->locks.exclusive[SLOT_HALT] && (db->end_wanted || now >= linger_end || now >= hold_end)) {
 		/* locking_mode EXCLUSIVE: others get their turn, and the next transaction begins anew (db_journal_write). */
 		db->ended_between = true;
 		end_locked(db);
 		return 0;
 	}
-	if (db_writer_locked(db) && !db->doomed) {
+	if ((db_writer_locked(db) || db->locks.exclusive[SLOT_HALT]) && !db->doomed) {
 		if (now > upstream_renew_at(db->up)) {
 			renew_locked(db);
 			return 0;

@@ -25,11 +25,18 @@ static bool touches(int64_t start, int64_t end, int64_t first, int64_t n)
 	return start < first + n && end >= first;
 }
 
-uint32_t lock_slots(bool shm, int64_t start, int64_t end)
+uint32_t lock_file_slots(enum lock_file file)
+{
+	return file == LOCK_FILE_DATABASE ? SLOTS_DATABASE : file == LOCK_FILE_SHM ? SLOTS_SHM : SLOT_BIT(SLOT_HALT);
+}
+
+uint32_t lock_slots(enum lock_file file, int64_t start, int64_t end)
 {
 	uint32_t slots = 0;
 
-	if (!shm) {
+	if (file == LOCK_FILE_LOCK)
+		return touches(start, end, LITEFS_HALT_BYTE, 1) ? SLOT_BIT(SLOT_HALT) : 0;
+	if (file == LOCK_FILE_DATABASE) {
 		if (touches(start, end, SQLITE_PENDING_BYTE, 1))
 			slots |= SLOT_BIT(SLOT_PENDING);
 		if (touches(start, end, SQLITE_RESERVED_BYTE, 1))

@@ -25,20 +25,26 @@ enum lock_slot {
 	SLOT_READ3,
 	SLOT_READ4,
 	SLOT_DMS,
+	SLOT_HALT, /* an application's own HALT */
 	SLOT_COUNT,
 };
+
+/* The files of a database that are locked. */
+enum lock_file { LOCK_FILE_DATABASE, LOCK_FILE_SHM, LOCK_FILE_LOCK, LOCK_FILE_COUNT };
 
 #define SLOT_BIT(slot) (1u << (slot))
 #define SLOTS_READ (SLOT_BIT(SLOT_READ0) | SLOT_BIT(SLOT_READ1) | SLOT_BIT(SLOT_READ2) | SLOT_BIT(SLOT_READ3) | SLOT_BIT(SLOT_READ4))
 #define SLOTS_DATABASE (SLOT_BIT(SLOT_PENDING) | SLOT_BIT(SLOT_RESERVED) | SLOT_BIT(SLOT_SHARED))
-#define SLOTS_SHM (((1u << SLOT_COUNT) - 1) & ~SLOTS_DATABASE)
+#define SLOTS_SHM (((1u << SLOT_COUNT) - 1) & ~SLOTS_DATABASE & ~SLOT_BIT(SLOT_HALT))
+/* All slots of a file. */
+uint32_t lock_file_slots(enum lock_file file);
 
 struct lock_owner {
 	uint64_t id;
 	pid_t tgid;
 	uint32_t shared; /* slots */
 	uint32_t exclusive;
-	uint64_t handle[2]; /* last handle it locked the database / the shm through */
+	uint64_t handle[LOCK_FILE_COUNT]; /* the last one that it locked that file through */
 	/* db's own: */
 	uint64_t read_seq; /* commit count when READ was granted */
 	int64_t sent_away_ns; /* when it was last told to come again for READ; 0: it was not */
@@ -56,8 +62,8 @@ struct lock_table {
 void lock_table_init(struct lock_table *table);
 void lock_table_fini(struct lock_table *table);
 
-/* Slots that the byte range [start, end] touches, of the database or of the shm. */
-uint32_t lock_slots(bool shm, int64_t start, int64_t end);
+/* Slots that the byte range [start, end] of a file touches. */
+uint32_t lock_slots(enum lock_file file, int64_t start, int64_t end);
 
 /* Found or made (tgid is noted when made). NULL: no memory. */
 struct lock_owner *lock_owner_get(struct lock_table *table, uint64_t id, pid_t tgid);

@@ -38,6 +38,8 @@
 #define WAL_READ_BYTE(i) (123 + (i))
 #define WAL_NREADER 5
 #define WAL_DMS_BYTE 128
+/* ... and LiteFS' own, of NAME-lock: an application holds HALT (litefs-go's Halt()). */
+#define LITEFS_HALT_BYTE 72
 
 #define WAL_HEADER_SIZE 32
 #define WAL_FRAME_HEADER_SIZE 24

@@ -54,7 +54,7 @@ int fs_attr_through(struct fs *fs, const struct node *node, struct stat *ret)
 	if (lstat(path, ret) < 0)
 		return -errno;
 	ret->st_ino = node->ino;
-	ret->st_mode = S_IFREG | (ret->st_mode & 0444);
+	ret->st_mode = S_IFREG | (node->kind == FILE_LOCK ? 0666 & ~fs->settings->umask : ret->st_mode & 0444);
 	common(fs, ret);
 	return 0;
 }

@@ -78,6 +78,9 @@ static void lookup_through(struct name_task *t)
 
 	if (!err)
 		err = node_add(t->fs->nodes, t->kind, t->name, &node);
+	/* An application's HALT is a lock of its database. */
+	if (!err && t->kind == FILE_LOCK && !node->database)
+		err = fs_database_get(t->fs, t->db_name, false, &node->database);
 	if (err) {
 		fuse_reply_err(t->req, err == -ENOTCONN ? EIO : -err);
 		return;

@@ -299,7 +299,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, EACCES);
 		return;
 	}
-	if ((fi->flags & O_ACCMODE) != O_RDONLY && (fs_is_through(node) || node->kind == FILE_STATUS)) {
+	/* NAME-lock is opened for writing to be locked, and nothing else. */
+	if ((fi->flags & O_ACCMODE) != O_RDONLY && node->kind != FILE_LOCK && (fs_is_through(node) || node->kind == FILE_STATUS)) {
 		fuse_reply_err(req, EACCES);
 		return;
 	}
@@ -451,20 +452,22 @@ static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t siz
 static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct handle *h = handle_of(fi);
+	enum lock_file file;
 
 	(void)ino;
-	if (h->node->kind == FILE_DATABASE || h->node->kind == FILE_SHM)
-		db_flush(h->node->database->db, h->node->kind == FILE_SHM, fi->lock_owner);
+	if (fs_lock_file(h->node, &file))
+		db_flush(h->node->database->db, file, fi->lock_owner);
 	fuse_reply_err(req, 0);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct handle *h = handle_of(fi);
+	enum lock_file file;
 
 	(void)ino;
-	if (h->node->kind == FILE_DATABASE || h->node->kind == FILE_SHM)
-		db_release(h->node->database->db, h->node->kind == FILE_SHM, fi->fh);
+	if (fs_lock_file(h->node, &file))
+		db_release(h->node->database->db, file, fi->fh);
 	if (h->node->kind == FILE_DATABASE)
 		db_handle_closed(h->node->database->db, h->tgid);
 	handle_free(fuse_req_userdata(req), h);

@@ -82,6 +82,7 @@ void fs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mo
 void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
 
 /* fs_lock.c */
+bool fs_lock_file(const struct node *node, enum lock_file *ret); /* false: not one that is locked here */
 void fs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 void fs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 

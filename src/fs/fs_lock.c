@@ -72,12 +72,32 @@ static void lock_interrupted(fuse_req_t req, void *data)
 		db_cancel(db, &lc->call);
 }
 
+bool fs_lock_file(const struct node *node, enum lock_file *ret)
+{
+	switch (node->kind) {
+	case FILE_DATABASE:
+		*ret = LOCK_FILE_DATABASE;
+		break;
+	case FILE_SHM:
+		*ret = LOCK_FILE_SHM;
+		break;
+	case FILE_LOCK:
+		*ret = LOCK_FILE_LOCK;
+		break;
+	default:
+		return false;
+	}
+	return node->database != NULL;
+}
+
 static bool decode(struct node *node, struct fuse_file_info *fi, const struct flock *lock, struct db_lock *ret)
 {
-	if (!node || (node->kind != FILE_DATABASE && node->kind != FILE_SHM))
+	enum lock_file file;
+
+	if (!node || !fs_lock_file(node, &file))
 		return false;
 	*ret = (struct db_lock){
-		.shm = node->kind == FILE_SHM,
+		.file = file,
 		.type = lock->l_type,
 		.start = lock->l_start,
 		.end = lock->l_len ? lock->l_start + lock->l_len - 1 : INT64_MAX,

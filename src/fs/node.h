@@ -29,7 +29,7 @@ struct node {
 	uint64_t ino;
 	enum file_kind kind;
 	char *name; /* as in the directory; owned */
-	struct fs_database *database; /* FILE_DATABASE, FILE_WAL, FILE_SHM, FILE_JOURNAL; else NULL */
+	struct fs_database *database; /* FILE_DATABASE, FILE_WAL, FILE_SHM, FILE_JOURNAL, FILE_LOCK (set by its lookup); else NULL */
 };
 
 struct node_table;

@@ -342,7 +342,7 @@ static int await(struct waiting *w)
 
 static int lock(struct ctx *c, uint64_t owner, bool shm, short type, int64_t first, int64_t n)
 {
-	struct db_lock l = {.shm = shm, .type = type, .start = first, .end = first + n - 1, .owner = owner,
+	struct db_lock l = {.file = shm ? LOCK_FILE_SHM : LOCK_FILE_DATABASE, .type = type, .start = first, .end = first + n - 1, .owner = owner,
 			    .tgid = (pid_t)(1000 + owner), .handle = owner};
 	struct waiting w;
 	int result;
@@ -365,8 +365,8 @@ static void open_client(struct ctx *c, uint64_t owner)
 
 static void close_client(struct ctx *c, uint64_t owner)
 {
-	db_flush(c->db, true, owner);
-	db_flush(c->db, false, owner);
+	db_flush(c->db, LOCK_FILE_SHM, owner);
+	db_flush(c->db, LOCK_FILE_DATABASE, owner);
 	db_handle_closed(c->db, (pid_t)(1000 + owner));
 }
 
@@ -533,7 +533,7 @@ static int setup(void **state)
 					.commit_timeout_ms = 15000, .halt_linger_ms = 10, .halt_max_hold_ms = 100,
 					.halt_pause_ms = 1};
 	c->config = (struct db_config){.settings = &c->settings, .role = &c->role, .node_id = OURS, .notify = &notify};
-	assert_int_equal(db_open(&c->config, "app.db", c, &c->db), 0);
+	assert_int_equal(db_open(&c->config, "app.db", false, c, &c->db), 0);
 	*state = c;
 	return 0;
 }
@@ -873,7 +873,7 @@ static void writer__dies_uncommitted__nothing_sent_and_lock_free(void **state)
 static void stop__while_a_call_waits__answered(void **state)
 {
 	struct ctx *c = *state;
-	struct db_lock l = {.shm = true, .type = F_WRLCK, .start = WAL_WRITE_BYTE, .end = WAL_WRITE_BYTE, .owner = 1,
+	struct db_lock l = {.file = LOCK_FILE_SHM, .type = F_WRLCK, .start = WAL_WRITE_BYTE, .end = WAL_WRITE_BYTE, .owner = 1,
 			    .tgid = 1001, .handle = 1};
 	struct waiting w;
 
@@ -1031,15 +1031,15 @@ static void open__no_such_database_or_none_of_sqlites__error(void **state)
 	char path[100];
 	int fd;
 
-	assert_int_equal(db_open(&c->config, "none.db", c, &db), -ENOENT);
-	assert_int_equal(db_open(&c->config, "../app.db", c, &db), -EINVAL);
+	assert_int_equal(db_open(&c->config, "none.db", false, c, &db), -ENOENT);
+	assert_int_equal(db_open(&c->config, "../app.db", false, c, &db), -EINVAL);
 	snprintf(path, sizeof path, "%s/lfs/bad.db", c->dir);
 	fd = open(path, O_RDWR | O_CREAT, 0600);
 	assert_int_equal(ftruncate(fd, 8192), 0);
 	close(fd);
 	snprintf(path, sizeof path, "%s/lfs/bad.db-pos", c->dir);
 	close(open(path, O_RDWR | O_CREAT, 0600));
-	assert_int_equal(db_open(&c->config, "bad.db", c, &db), -EBADMSG);
+	assert_int_equal(db_open(&c->config, "bad.db", false, c, &db), -EBADMSG);
 	assert_null(db);
 }
 

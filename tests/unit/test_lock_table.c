@@ -17,28 +17,28 @@
 static void slots__each_byte__its_slot(void **state)
 {
 	(void)state;
-	assert_int_equal(lock_slots(false, 0x40000000, 0x40000000), SLOT_BIT(SLOT_PENDING));
-	assert_int_equal(lock_slots(false, 0x40000001, 0x40000001), SLOT_BIT(SLOT_RESERVED));
-	assert_int_equal(lock_slots(false, 0x40000002, 0x40000002 + 509), SLOT_BIT(SLOT_SHARED));
-	assert_int_equal(lock_slots(false, 0x40000002 + 509, 0x40000002 + 509), SLOT_BIT(SLOT_SHARED));
-	assert_int_equal(lock_slots(false, 0x40000002 + 510, 0x40000002 + 600), 0);
-	assert_int_equal(lock_slots(false, 0, 0x3fffffff), 0);
-	assert_int_equal(lock_slots(true, 0, 119), 0);
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0x40000000, 0x40000000), SLOT_BIT(SLOT_PENDING));
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0x40000001, 0x40000001), SLOT_BIT(SLOT_RESERVED));
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0x40000002, 0x40000002 + 509), SLOT_BIT(SLOT_SHARED));
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0x40000002 + 509, 0x40000002 + 509), SLOT_BIT(SLOT_SHARED));
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0x40000002 + 510, 0x40000002 + 600), 0);
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0, 0x3fffffff), 0);
+	assert_int_equal(lock_slots(LOCK_FILE_SHM, 0, 119), 0);
 	for (int i = 0; i < 9; i++)
-		assert_int_equal(lock_slots(true, 120 + i, 120 + i), SLOT_BIT(SLOT_WRITE + i));
-	assert_int_equal(lock_slots(true, 129, INT64_MAX), 0);
+		assert_int_equal(lock_slots(LOCK_FILE_SHM, 120 + i, 120 + i), SLOT_BIT(SLOT_WRITE + i));
+	assert_int_equal(lock_slots(LOCK_FILE_SHM, 129, INT64_MAX), 0);
 }
 
 static void slots__ranges__all_that_they_touch(void **state)
 {
 	(void)state;
-	assert_int_equal(lock_slots(false, 0, INT64_MAX), SLOTS_DATABASE);
-	assert_int_equal(lock_slots(true, 0, INT64_MAX), SLOTS_SHM);
-	assert_int_equal(lock_slots(false, 0x40000000, 0x40000001), SLOT_BIT(SLOT_PENDING) | SLOT_BIT(SLOT_RESERVED));
-	assert_int_equal(lock_slots(false, 0x3fffffff, 0x40000000), SLOT_BIT(SLOT_PENDING));
-	assert_int_equal(lock_slots(true, 123, 127), SLOTS_READ);
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0, INT64_MAX), SLOTS_DATABASE);
+	assert_int_equal(lock_slots(LOCK_FILE_SHM, 0, INT64_MAX), SLOTS_SHM);
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0x40000000, 0x40000001), SLOT_BIT(SLOT_PENDING) | SLOT_BIT(SLOT_RESERVED));
+	assert_int_equal(lock_slots(LOCK_FILE_DATABASE, 0x3fffffff, 0x40000000), SLOT_BIT(SLOT_PENDING));
+	assert_int_equal(lock_slots(LOCK_FILE_SHM, 123, 127), SLOTS_READ);
 	/* WRITE, CKPT and RECOVER together: what recovery takes. */
-	assert_int_equal(lock_slots(true, 120, 122),
+	assert_int_equal(lock_slots(LOCK_FILE_SHM, 120, 122),
 			 SLOT_BIT(SLOT_WRITE) | SLOT_BIT(SLOT_CKPT) | SLOT_BIT(SLOT_RECOVER));
 	assert_int_equal(SLOTS_DATABASE & SLOTS_SHM, 0);
 	assert_int_equal(ALL, (1 << SLOT_COUNT) - 1);
@@ -119,11 +119,11 @@ static void release__whole_file__what_was_held_there_only(void **state)
 	lock_grant(&t, a, SLOT_BIT(SLOT_SHARED), false);
 	lock_grant(&t, a, SLOT_BIT(SLOT_DMS) | SLOT_BIT(SLOT_READ2), false);
 	lock_grant(&t, a, SLOT_BIT(SLOT_WRITE), true);
-	assert_int_equal(lock_release(&t, a, lock_slots(true, 0, INT64_MAX)),
+	assert_int_equal(lock_release(&t, a, lock_slots(LOCK_FILE_SHM, 0, INT64_MAX)),
 			 SLOT_BIT(SLOT_DMS) | SLOT_BIT(SLOT_READ2) | SLOT_BIT(SLOT_WRITE));
 	assert_int_equal(a->shared, SLOT_BIT(SLOT_SHARED));
 	assert_int_equal(a->exclusive, 0);
-	assert_int_equal(lock_release(&t, a, lock_slots(false, 0, INT64_MAX)), SLOT_BIT(SLOT_SHARED));
+	assert_int_equal(lock_release(&t, a, lock_slots(LOCK_FILE_DATABASE, 0, INT64_MAX)), SLOT_BIT(SLOT_SHARED));
 	assert_ptr_equal(lock_owner_find(&t, 1), a); /* stays until forgotten */
 	lock_table_fini(&t);
 }
