@@ -98,6 +98,10 @@ struct db_lock {
 	pid_t tgid;
 	uint64_t handle;
 };
+/*
+ * An unlock returns 0. call NULL: nothing is parked, and DB_PARKED says that it would be: ask again with a call,
+ * at once, for what was asked for may be on its way.
+ */
 int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call);
 /* F_GETLK: *conflict's type becomes F_UNLCK, or start, end, type and tgid of what stands in the way. */
 void db_getlk(struct db *db, struct db_lock *lock);

@@ -125,7 +125,7 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 	result = db_read_request_locked(db, owner, slots, false);
 	if (result == 0)
 		owner->retry_ns = 0; /* on the header that it has seen */
-	if (result != DB_PARKED)
+	if (result != DB_PARKED || !call)
 		return result;
 	owner->sent_away_ns = clock_now_ns(); /* unless it is parked */
 	/* Whoever reads already must leave before the gate opens; its process' other calls must not wait for it. */
@@ -209,7 +209,7 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 
 	if (result == -EAGAIN)
 		db->stats.busy_write++;
-	if (result != DB_PARKED)
+	if (result != DB_PARKED || !call)
 		return result;
 	if (db_single_locked(db, owner->tgid)) {
 		/* SQLite's busy_timeout counts its own sleeps, not our waiting: long enough for a begin that nobody contends. */
@@ -316,7 +316,7 @@ static int halt_lock_locked(struct db *db, struct lock_owner *owner, bool exclus
 	if (owner->exclusive & SLOT_BIT(SLOT_HALT))
 		return 0;
 	result = db_halt_request_locked(db, owner);
-	if (result != DB_PARKED)
+	if (result != DB_PARKED || !call)
 		return result;
 	/* F_SETLK cannot wait for others; but a begin takes a round trip, and is what was asked for. */
 	db_park_locked(db, call, PARK_HALT, owner->id, SLOT_BIT(SLOT_HALT),

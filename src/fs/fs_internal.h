@@ -85,6 +85,8 @@ void fs_op_statfs(fuse_req_t req, fuse_ino_t ino);
 bool fs_lock_file(const struct node *node, enum lock_file *ret); /* false: not one that is locked here */
 void fs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock);
 void fs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
+/* True: the request, as the kernel wrote it, was a lock call and has its answer. False: it is libfuse's. */
+bool fs_lock_at_once(struct fs *fs, const struct fuse_buf *buf);
 
 /* fs_status.c: JSON, malloc'ed; NULL: no memory */
 char *fs_status_text(struct fs *fs, size_t *ret_len);

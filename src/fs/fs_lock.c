@@ -1,8 +1,17 @@
-/* Lock calls: decoded, given to db, answered now or by db's worker. */
+/*
+ * Lock calls: decoded, given to db, answered now or by db's worker.
+ *
+ * Two of them are all that a read from a warm cache asks of us, so those that are answered at once do not go through
+ * libfuse, whose part of such a call (allocations, lists, locks) is longer than ours.
+ */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "base/log.h"
 #include "fs/fs_internal.h"
 
 struct lock_call {
@@ -139,6 +148,52 @@ void fs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, stru
 	fuse_req_interrupt_func(req, NULL, NULL);
 	call_free(lc);
 	fuse_reply_err(req, -result);
+}
+
+static void reply(struct fs *fs, uint64_t unique, int result)
+{
+	const struct fuse_out_header out = {.len = sizeof out, .error = result, .unique = unique};
+
+	/* ENOENT: the request is gone; ENODEV: the connection is, which the next read says, too. */
+	if (write(fuse_session_fd(fs->session), &out, sizeof out) < 0 && errno != ENOENT && errno != ENODEV)
+		log_error("lock_reply", "error=\"%s\"", strerror(errno));
+}
+
+bool fs_lock_at_once(struct fs *fs, const struct fuse_buf *buf)
+{
+	const struct fuse_in_header *in = buf->mem;
+	const struct fuse_lk_in *arg = (const void *)(in + 1);
+	enum lock_file file;
+	struct node *node;
+	struct db_lock dl;
+	int result;
+
+	if ((buf->flags & FUSE_BUF_IS_FD) || buf->size != sizeof *in + sizeof *arg || in->opcode != FUSE_SETLK ||
+	    (arg->lk_flags & FUSE_LK_FLOCK))
+		return false;
+	node = node_by_ino(fs->nodes, in->nodeid);
+	if (!node || !fs_lock_file(node, &file))
+		return false;
+	dl = (struct db_lock){
+		.file = file,
+		.type = (short)arg->lk.type,
+		.start = (int64_t)arg->lk.start,
+		.end = (int64_t)arg->lk.end,
+		.owner = arg->owner,
+		.tgid = (pid_t)arg->lk.pid,
+		.handle = arg->fh,
+	};
+	if (dl.type == F_UNLCK) {
+		/* It cannot fail, and no other request is served before it is done: the client need not wait for it. */
+		reply(fs, in->unique, 0);
+		db_lock(node->database->db, &dl, NULL);
+		return true;
+	}
+	result = db_lock(node->database->db, &dl, NULL);
+	if (result == DB_PARKED)
+		return false;
+	reply(fs, in->unique, result);
+	return true;
 }
 
 void fs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock)

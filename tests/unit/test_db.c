@@ -587,6 +587,57 @@ static void locks__what_would_harm__refused(void **state)
 	close_client(c, 1);
 }
 
+static void lock__asked_without_a_call__answered_at_once_or_not_parked(void **state)
+{
+	struct ctx *c = *state;
+	struct db_lock l = {.file = LOCK_FILE_SHM, .type = F_WRLCK, .start = WAL_WRITE_BYTE, .end = WAL_WRITE_BYTE, .owner = 1,
+			    .tgid = 1001, .handle = 1};
+	json_int_t waits;
+	struct waiting w;
+
+	open_client(c, 1);
+	begin_read(c, 1);
+	fake_lock(c->primary, "app.db", true); /* a HALT is not had */
+	waits = stat_of(c, "guard_waits");
+	assert_int_equal(db_lock(c->db, &l, NULL), DB_PARKED);
+	waiting_init(&w);
+	assert_int_equal(db_lock(c->db, &l, &w.call), DB_PARKED);
+	fake_lock(c->primary, "app.db", false);
+	if (await(&w) == 0) {
+		assert_int_equal(db_lock(c->db, &l, NULL), 0); /* has it already */
+		l.type = F_UNLCK;
+		assert_int_equal(db_lock(c->db, &l, NULL), 0);
+	}
+	l.start = l.end = WAL_READ_BYTE(1);
+	l.type = F_UNLCK;
+	assert_int_equal(db_lock(c->db, &l, NULL), 0);
+	db_stop(c->db); /* would answer what was parked */
+	assert_int_equal(stat_of(c, "guard_waits"), waits);
+	l.type = F_RDLCK;
+	assert_int_equal(db_lock(c->db, &l, NULL), -EIO);
+	close_client(c, 1);
+}
+
+static void read__asked_without_a_call__guard_not_asked_for(void **state)
+{
+	struct ctx *c = *state;
+	struct db_lock l = {.file = LOCK_FILE_SHM, .type = F_RDLCK, .start = WAL_READ_BYTE(1), .end = WAL_READ_BYTE(1), .owner = 1,
+			    .tgid = 1001, .handle = 1};
+	int64_t until = clock_now_ns() + LONG_NS;
+	json_int_t waits;
+
+	open_client(c, 1);
+	while (stat_of(c, "guard_held") && clock_now_ns() < until)
+		clock_sleep_ns(NS_PER_MS);
+	waits = stat_of(c, "guard_waits");
+	assert_int_equal(db_lock(c->db, &l, NULL), DB_PARKED);
+	assert_int_equal(stat_of(c, "guard_waits"), waits);
+	begin_read(c, 1); /* and nothing is left of it */
+	assert_true(stat_of(c, "guard_waits") > waits);
+	end_read(c, 1);
+	close_client(c, 1);
+}
+
 static void commit__success_only_when_litefs_here_has_it(void **state)
 {
 	struct ctx *c = *state;
@@ -1049,6 +1100,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(locks__what_would_harm__refused),
+		TEST(lock__asked_without_a_call__answered_at_once_or_not_parked),
+		TEST(read__asked_without_a_call__guard_not_asked_for),
 		TEST(commit__success_only_when_litefs_here_has_it),
 		TEST(commit__burst__one_halt),
 		TEST(read__while_our_commits_come__the_base_stays),
