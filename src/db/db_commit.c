@@ -536,8 +536,12 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 		return undecided(db, cs, frame, until);
 	}
 	/* A first transaction comes as a snapshot, for which LiteFS takes its own locks; and on this node they are the guard. */
-	if (creates)
+	if (creates) {
 		upstream_end(db->up);
+		pthread_mutex_lock(&db->mu);
+		db->end_wanted = true;
+		pthread_mutex_unlock(&db->mu);
+	}
 	if (remote) {
 		open_window(db, cs->after);
 		there = await_pos(db, cs->after, until);

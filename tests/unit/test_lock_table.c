@@ -41,7 +41,12 @@ static void slots__ranges__all_that_they_touch(void **state)
 	assert_int_equal(lock_slots(LOCK_FILE_SHM, 120, 122),
 			 SLOT_BIT(SLOT_WRITE) | SLOT_BIT(SLOT_CKPT) | SLOT_BIT(SLOT_RECOVER));
 	assert_int_equal(SLOTS_DATABASE & SLOTS_SHM, 0);
-	assert_int_equal(ALL, (1 << SLOT_COUNT) - 1);
+	assert_int_equal(ALL | lock_file_slots(LOCK_FILE_LOCK), (1 << SLOT_COUNT) - 1);
+	/* An application's HALT is one byte of NAME-lock. */
+	assert_int_equal(lock_slots(LOCK_FILE_LOCK, 72, 72), SLOT_BIT(SLOT_HALT));
+	assert_int_equal(lock_slots(LOCK_FILE_LOCK, 0, INT64_MAX), SLOT_BIT(SLOT_HALT));
+	assert_int_equal(lock_slots(LOCK_FILE_LOCK, 0, 71), 0);
+	assert_int_equal(lock_slots(LOCK_FILE_LOCK, 73, 200), 0);
 }
 
 static void owner_get__twice__the_same(void **state)
