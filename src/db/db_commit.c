@@ -406,8 +406,10 @@ static void note_frames_locked(struct db *db, const struct changeset *cs)
 /* The overlay is what LiteFS has now: there is but one state, and only its writer knows it yet. */
 static void rollback_done_locked(struct db *db, const struct changeset *cs)
 {
-	db->base = cs->after;
+	db->base = db->tip = cs->after;
 	db->base_pages = cs->new_pages;
+	if (page_set_get(&db->overlay, 1, db->scratch) == 0)
+		db_note_state_locked(db, db->scratch);
 	page_set_reset(&db->overlay, db->page_size);
 	db->writing = false;
 	if (cs->to_wal)

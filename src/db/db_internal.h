@@ -34,6 +34,7 @@
 #include "db/db.h"
 #include "db/lock_table.h"
 #include "db/page_set.h"
+#include "db/seen_states.h"
 #include "db/vjournal.h"
 #include "db/vwal.h"
 #include "db/walindex.h"
@@ -74,6 +75,7 @@ struct db_peer {
 struct db_process {
 	pid_t tgid;
 	unsigned opens;
+	bool stale; /* its page caches may be of a history that is no more: it reads nothing until it has closed them all */
 	struct db_process *next;
 };
 
@@ -117,6 +119,7 @@ struct db {
 	struct walindex index;
 	struct page_map tip_frames; /* pages committed since base: the frame of the last image, which is LiteFS' page at tip */
 	/* Rollback mode: the transaction that is being written (see db_rollback.c). */
+	struct seen_states seen;
 	bool writing;
 	struct page_set overlay;
 	uint32_t overlay_pages; /* size of the database as its writer sees it */
@@ -250,6 +253,8 @@ int db_halt_request_locked(struct db *db, struct lock_owner *owner);
 void db_expect_return_locked(struct db *db, struct lock_owner *owner);
 
 /* db_rollback.c */
+/* Rollback mode: this is page 1 at tip now. */
+void db_note_state_locked(struct db *db, const uint8_t *page1);
 uint32_t db_database_pages_locked(const struct db *db);
 /* The transaction in progress is lost: its journal is, too, and who reads gets errors until it lets go. */
 void db_drop_transaction_locked(struct db *db);

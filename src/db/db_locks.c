@@ -97,10 +97,20 @@ void db_expect_return_locked(struct db *db, struct lock_owner *owner)
 		db->returning_until_ns = until;
 }
 
+static bool is_stale_locked(const struct db *db, pid_t tgid)
+{
+	for (const struct db_process *p = db->processes; p && db->mode == DB_MODE_ROLLBACK; p = p->next)
+		if (p->tgid == tgid)
+			return p->stale;
+	return false;
+}
+
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked)
 {
 	enum lock_slot slot;
 
+	if (is_stale_locked(db, owner->tgid))
+		return -EIO;
 	if (!parked && lock_conflict(&db->locks, owner, slots, false, &slot))
 		return -EAGAIN;
 	if ((slots & SLOTS_READ) && db->mode != DB_MODE_WAL)

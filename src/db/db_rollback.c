@@ -32,6 +32,16 @@ struct lock_owner *db_writer_locked(const struct db *db)
 	return db->locks.exclusive[db_write_slot_locked(db)];
 }
 
+void db_note_state_locked(struct db *db, const uint8_t *page1)
+{
+	if (!seen_states_add(&db->seen, page1, db->tip))
+		return;
+	log_warn("history_changed",
+		 "db=%s do=\"programs that have it open in a rollback mode get I/O errors until they open it anew\"", db->name);
+	for (struct db_process *p = db->processes; p; p = p->next)
+		p->stale = true;
+}
+
 void db_drop_transaction_locked(struct db *db)
 {
 	vjournal_remove(&db->journal);

@@ -156,6 +156,8 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 		memcpy(header, db->index.data, sizeof header);
 		if (foreign)
 			db->commit_seq++;
+		if (db->mode == DB_MODE_ROLLBACK && f.pages)
+			db_note_state_locked(db, f.page1);
 	}
 	pthread_mutex_unlock(&db->mu);
 	free(f.page1);
