@@ -383,6 +383,7 @@ void db_getlk(struct db *db, struct db_lock *lock)
 	} else {
 		lock->type = other->exclusive & SLOT_BIT(slot) ? F_WRLCK : F_RDLCK;
 		lock->tgid = other->tgid;
+		lock_extent(other, slot, &lock->start, &lock->end);
 	}
 	pthread_mutex_unlock(&db->mu);
 }
