@@ -52,6 +52,16 @@ struct db_config {
 	const struct db_notify *notify;
 };
 
+struct db_lock {
+	enum lock_file file;
+	short type; /* F_RDLCK, F_WRLCK, F_UNLCK */
+	bool wait; /* F_SETLKW */
+	int64_t start, end; /* bytes, end inclusive */
+	uint64_t owner;
+	pid_t tgid;
+	uint64_t handle;
+};
+
 /* A call that may be parked. The caller embeds it and sets done; db owns it from DB_PARKED until done. */
 struct db_call {
 	void (*done)(struct db_call *call, int result);
@@ -61,6 +71,7 @@ struct db_call {
 	uint64_t owner;
 	uint32_t slots;
 	int64_t parked_ns, deadline_ns;
+	struct db_lock lock; /* PARK_LOCK: what it asks for */
 };
 
 /*
@@ -89,16 +100,9 @@ enum db_mode db_mode(struct db *db);
 /* Of FILE_DATABASE, FILE_WAL, FILE_SHM, FILE_JOURNAL. */
 int64_t db_size(struct db *db, enum file_kind kind);
 
-struct db_lock {
-	enum lock_file file;
-	short type; /* F_RDLCK, F_WRLCK, F_UNLCK */
-	bool wait; /* F_SETLKW */
-	int64_t start, end; /* bytes, end inclusive */
-	uint64_t owner;
-	pid_t tgid;
-	uint64_t handle;
-};
 /*
+ * With wait the call stays parked while other owners stand in the way. What db refuses for LiteFS' or the
+ * primary's sake gets -EAGAIN all the same, as soon as without. There is no detection of deadlocks.
  * An unlock returns 0. call NULL: nothing is parked, and DB_PARKED says that it would be: ask again with a call,
  * at once, for what was asked for may be on its way.
  */

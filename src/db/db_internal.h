@@ -40,8 +40,11 @@
 #include "litefs/guard.h"
 #include "litefs/upstream.h"
 
-/* PARK_HALT: an application's own HALT. PARK_AGAIN: a journal write that waits for upstream (locking_mode EXCLUSIVE). */
-enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT, PARK_AGAIN, PARK_HALT };
+/*
+ * PARK_HALT: an application's own HALT. PARK_AGAIN: a journal write that waits for upstream (locking_mode EXCLUSIVE).
+ * PARK_LOCK: F_SETLKW, while others hold what it wants; the rest wait for LiteFS or upstream.
+ */
+enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT, PARK_AGAIN, PARK_HALT, PARK_LOCK };
 
 /* How a rollback journal ends, when its transaction is committed; JOURNAL_KEPT: its super-journal ends instead. */
 enum journal_end { JOURNAL_KEPT, JOURNAL_REMOVED, JOURNAL_TRUNCATED, JOURNAL_ZEROED };
@@ -235,9 +238,11 @@ void db_park_locked(struct db *db, struct db_call *call, enum park_kind kind, ui
 		    int64_t deadline_ns);
 void db_answer_reads_locked(struct db *db); /* those that can be granted now are; others stay */
 void db_answer_writes_locked(struct db *db, int result); /* 0: the first that may; else all */
+void db_answer_locks_locked(struct db *db); /* after locks were released or downgraded */
 void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 
 /* db_locks.c */
+int db_lock_request_locked(struct db *db, const struct db_lock *lock, struct db_call *call);
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked);
 int db_write_request_locked(struct db *db, struct lock_owner *owner);
 int db_halt_request_locked(struct db *db, struct lock_owner *owner);

@@ -98,7 +98,9 @@ struct lock_owner *lock_conflict(const struct lock_table *table, const struct lo
 
 static void slot_bytes(int slot, int64_t *ret_start, int64_t *ret_end)
 {
-	if (slot >= SLOT_WRITE)
+	if (slot == SLOT_HALT)
+		*ret_start = LITEFS_HALT_BYTE;
+	else if (slot >= SLOT_WRITE)
 		*ret_start = WAL_WRITE_BYTE + slot - SLOT_WRITE;
 	else
 		*ret_start = SQLITE_PENDING_BYTE + slot;
@@ -107,11 +109,13 @@ static void slot_bytes(int slot, int64_t *ret_start, int64_t *ret_end)
 
 void lock_extent(const struct lock_owner *owner, enum lock_slot slot, int64_t *ret_start, int64_t *ret_end)
 {
-	uint32_t file = SLOT_BIT(slot) & SLOTS_DATABASE ? SLOTS_DATABASE : SLOTS_SHM;
-	uint32_t held = file & (owner->exclusive & SLOT_BIT(slot) ? owner->exclusive : owner->shared);
+	uint32_t held = owner->exclusive & SLOT_BIT(slot) ? owner->exclusive : owner->shared;
 	int first = slot, last = slot;
 	int64_t ignored;
 
+	for (int file = 0; file < LOCK_FILE_COUNT; file++)
+		if (lock_file_slots((enum lock_file)file) & SLOT_BIT(slot))
+			held &= lock_file_slots((enum lock_file)file);
 	/* A file's slots are in the order of its bytes, without gaps. */
 	while (first > 0 && (held & SLOT_BIT(first - 1)))
 		first--;

@@ -325,39 +325,154 @@ def play(cluster, scenario, path, which):
         return stage.trace
 
 
-def compare(cluster, path, which):
+def compare(cluster, suffix, which):
     plain = os.path.join(cluster.base, "plain")
     with open(plain, "wb") as file:
         file.write(bytes(8192))
     problems = []
     for scenario in SCENARIOS:
-        right, ours = play(cluster, scenario, plain, which), play(cluster, scenario, path, which)
+        right = play(cluster, scenario, plain, which)
         assert len(right) > 4, scenario.__name__
-        different = [f"plain: {one}\nmount: {two}" for one, two in zip(right, ours) if one != two]
-        if right != ours:
-            problems.append(f"{scenario.__name__}:\n" + "\n".join(different or ["one is longer"]))
+        for node in cluster.nodes:
+            ours = play(cluster, scenario, node.path(DB) + suffix, which)
+            different = [f"plain: {one}\nmount: {two}" for one, two in zip(right, ours) if one != two]
+            if right != ours:
+                problems.append(f"{scenario.__name__}, n{node.index}:\n" + "\n".join(different or ["one is longer"]))
     assert not problems, "\n".join(problems)
 
 
 def test_posix_locks__shm__as_on_a_plain_file():
     with Cluster(n=2) as cluster:
         create(cluster)
-        for node in cluster.nodes:
-            compare(cluster, node.path(DB) + "-shm", SHM)
+        compare(cluster, "-shm", SHM)
         assert_same_everywhere(cluster)
 
 
 def test_posix_locks__wal_database__as_on_a_plain_file():
     with Cluster(n=2) as cluster:
         create(cluster)
-        for node in cluster.nodes:
-            compare(cluster, node.path(DB), WAL_DATABASE)
+        compare(cluster, "", WAL_DATABASE)
         assert_same_everywhere(cluster)
 
 
 def test_posix_locks__rollback_database__as_on_a_plain_file():
     with Cluster(n=2) as cluster:
         create(cluster, journal="delete")
+        compare(cluster, "", ROLLBACK_DATABASE)
+        assert_same_everywhere(cluster)
+
+
+# ---------------------------------------------------------------- where litefwd differs from a plain file
+
+def obtained(locker, kind, start, length=1):
+    """SQLite's way with a lock that may be refused for LiteFS' or the primary's sake: again, until it is had."""
+    wait_until(f"{locker.name} has {start}", lambda: locker.lock(kind, start, length) == "ok", 20)
+
+
+def test_posix_locks__what_litefwd_refuses__the_errno_of_the_header():
+    with Cluster(n=2) as cluster:
+        create(cluster)
         for node in cluster.nodes:
-            compare(cluster, node.path(DB), ROLLBACK_DATABASE)
+            x = Locker(cluster, "x", node.path(DB))
+            x.open("db")
+            x.open("shm", path=node.path(DB) + "-shm")
+            x.open("wal", path=node.path(DB) + "-wal")
+            for fd, start, length in (("db", SHARED, SHARED_SIZE), ("db", RESERVED, 1), ("db", PENDING, 2), ("db", 0, 0),
+                                      ("shm", WRITE, 1), ("shm", CKPT, 1), ("shm", RECOVER, 1), ("shm", WRITE, 3),
+                                      ("shm", 0, 0)):
+                assert x.lock("w", start, length, fd=fd) == "EAGAIN", (fd, start, length)
+                assert x.lock("w", start, length, fd=fd, wait=True) == "EAGAIN", "waiting would be for ever"
+            for fd, start, length in (("db", 0, 1), ("db", PENDING - 1, 1), ("db", SHARED + SHARED_SIZE, 0), ("shm", 0, WRITE),
+                                      ("shm", DMS + 1, 0)):
+                for kind in "rw":
+                    assert x.lock(kind, start, length, fd=fd) == "ENOLCK", (fd, start, length)
+                    assert x.getlk(kind, start, length, fd=fd) == "free"
+                assert x.lock("u", start, length, fd=fd) == "ok"
+            assert x.lock("r", 0, fd="wal") == "ENOSYS"
+            assert x.lock("u", 0, fd="wal") == "ok"
+            x.end()
+
+
+def test_posix_locks__part_of_the_shared_range__is_all_of_it():
+    with Cluster(n=1) as cluster:
+        create(cluster)
+        x, y = Locker(cluster, "x", cluster.primary.path(DB)), Locker(cluster, "y", cluster.primary.path(DB))
+        x.open()
+        y.open()
+        obtained(x, "r", SHARED + 100)
+        assert y.getlk("w", SHARED) == ["r", SHARED, SHARED_SIZE, x.pid]
+        assert x.lock("u", SHARED + 509) == "ok"
+        assert y.getlk("w", SHARED, SHARED_SIZE) == "free"
+        x.end()
+        y.end()
+
+
+def test_posix_locks__wal_write_lock__after_a_read_lock_and_gone_with_its_owner():
+    with Cluster(n=2) as cluster:
+        create(cluster)
+        for node in cluster.nodes:
+            before = cluster.primary.pos(DB)
+            for how in ("unlock", "close", "kill"):
+                x, y = Locker(cluster, "x", node.path(DB) + "-shm"), Locker(cluster, "y", node.path(DB) + "-shm")
+                x.open()
+                y.open()
+
+                def both():
+                    """A write lock that is not had gives up the read lock, too, as SQLite does."""
+                    if x.lock("r", READ0 + 1) == "ok" and x.lock("w", WRITE) == "ok":
+                        return True
+                    x.lock("u", READ0 + 1)
+                    return False
+                wait_until("x may write", both, 20)
+                assert x.lock("w", WRITE) == "ok", "again: it has it"
+                assert y.getlk("r", WRITE) == ["w", WRITE, 1, x.pid]
+                assert y.lock("w", READ0 + 1) == "EAGAIN"
+                if how == "unlock":
+                    x.lock("u", WRITE)
+                    x.lock("u", READ0 + 1)
+                elif how == "close":
+                    x.close()
+                else:
+                    x.kill()
+                wait_until("the lock is free", lambda y=y: y.getlk("w", 0, 0) == "free", 10)
+                y.end()
+                if how != "kill":
+                    x.end()
+            assert cluster.primary.pos(DB) == before, "nothing was written"
+            node.sql(DB, "INSERT INTO t VALUES ('afterwards')")
+        assert_same_everywhere(cluster)
+
+
+def test_posix_locks__rollback_ladder__as_sqlite_climbs_it():
+    with Cluster(n=2) as cluster:
+        create(cluster, journal="delete")
+        for node in cluster.nodes:
+            before = cluster.primary.pos(DB)
+            x, y, z = (Locker(cluster, name, node.path(DB)) for name in "xyz")
+            for locker in (x, y, z):
+                locker.open()
+            for locker in (x, y):
+                obtained(locker, "r", PENDING)
+                obtained(locker, "r", SHARED, SHARED_SIZE)
+                assert locker.lock("u", PENDING) == "ok"
+            obtained(x, "w", RESERVED)
+            assert y.getlk("w", RESERVED) == ["w", RESERVED, 1, x.pid]
+            assert y.lock("w", RESERVED) == "EAGAIN"
+            obtained(x, "w", PENDING)
+            assert z.lock("r", PENDING) == "EAGAIN", "no new reader"
+            assert x.lock("w", SHARED, SHARED_SIZE) == "EAGAIN", "y reads"
+            assert x.lock("w", SHARED, SHARED_SIZE) == "EAGAIN", "and x has kept its own shared lock"
+            assert z.getlk("w", SHARED, SHARED_SIZE)[0] == "r"
+            assert y.lock("u", 0, 0) == "ok"
+            obtained(x, "w", SHARED, SHARED_SIZE)
+            assert z.getlk("r", 0, 0) == ["w", PENDING, 2 + SHARED_SIZE, x.pid]
+            assert x.lock("r", SHARED, SHARED_SIZE) == "ok"
+            assert x.lock("u", PENDING, 2) == "ok"
+            obtained(y, "r", SHARED, SHARED_SIZE)
+            assert z.getlk("w", 0, 0) == ["r", SHARED, SHARED_SIZE, z.getlk("w", SHARED)[3]]
+            for locker in (x, y):
+                locker.kill()
+            wait_until("the locks are free", lambda z=z: z.getlk("w", 0, 0) == "free", 10)
+            z.end()
+            assert cluster.primary.pos(DB) == before, "nothing was written"
         assert_same_everywhere(cluster)
