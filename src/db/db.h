@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include <jansson.h>
 
@@ -120,6 +121,17 @@ void db_release(struct db *db, enum lock_file file, uint64_t handle);
 /* Connections of a process: open and closed handles of the database file. */
 void db_handle_opened(struct db *db, pid_t tgid);
 void db_handle_closed(struct db *db, pid_t tgid);
+
+/* When what it holds last changed, as far as is known here. */
+struct timespec db_changed(struct db *db);
+
+/*
+ * For those who look at the file without SQLite's locks (cp, ls): the view begins anew if LiteFS has moved on and
+ * nobody reads here. db_is_fresh: that has nothing to do. db_refresh blocks on LiteFS, for REFRESH_NS at most, and may fail
+ * to: then they see the state before.
+ */
+bool db_is_fresh(struct db *db);
+void db_refresh(struct db *db);
 
 /* Blocks on LiteFS. tgid: whose handle it is. Bytes (short at the view's end) or negative errno. */
 ssize_t db_read(struct db *db, pid_t tgid, void *buf, size_t len, off_t off);

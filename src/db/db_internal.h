@@ -111,6 +111,7 @@ struct db {
 	bool valid; /* the position was tip after the guard was taken, and no reset or fold is under way */
 	bool restarting; /* a reset or fold is under way: no claims of read marks */
 	int64_t restarted_ns; /* when the wal-index header was last made anew */
+	bool spoiled; /* the kernel's pages may hold what was refused: G drops them */
 	bool rebuild; /* what base..tip stands on is lost: begin anew even where the position has not moved */
 	uint32_t page_size;
 	struct pos base, tip;
@@ -129,6 +130,7 @@ struct db {
 	bool switching; /* committed a change to WAL mode: begin anew as soon as nobody reads, and let nobody in before */
 	enum journal_end journal_end; /* of the commit in progress */
 	uint64_t commit_seq;
+	struct timespec changed_at; /* wall clock of tip */
 	uint8_t *scratch; /* one page, under mu */
 
 	/* locks of clients */
@@ -207,6 +209,7 @@ struct db {
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
 #define GONE_WAIT_NS (2 * NS_PER_S)
+#define REFRESH_NS (250 * NS_PER_MS)
 #define KEEP_NS (200 * NS_PER_MS)
 #define FOLD_FRAMES 1000
 #define FOLD_BYTES (1u << 20)
