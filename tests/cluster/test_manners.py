@@ -249,7 +249,6 @@ def test_sqlite_without_its_locks__writes__fail_and_intact():
         assert desk.sh('sqlite3 "file:$D?nolock=1" "INSERT INTO t VALUES (1)"')[0] != 0
         assert desk.sh('sqlite3 "file:$D?vfs=unix-dotfile" "INSERT INTO t VALUES (1)"')[0] != 0
         desk.refused("EPERM", "os.mkdir(D + '.lock')")  # what unix-dotfile tries
-        assert desk.sh('sqlite3 -cmd "PRAGMA locking_mode=EXCLUSIVE" "$D" "INSERT INTO t VALUES (1)"')[0] != 0
 
 
 def test_sqlite_without_its_locks__rollback_database__writes_fail_and_intact():
