@@ -371,3 +371,10 @@ def test_sqlite3_shell__moves_data_in_and_out__as_with_a_plain_file():
                 assert node.sql(DB, "PRAGMA integrity_check; PRAGMA journal_mode; SELECT sum(x) FROM plain; SELECT name FROM sqlite_schema") == \
                     "ok\nwal\n83\nplain\n", command
         desk.node.sql(DB, "DROP TABLE plain; CREATE TABLE t(x)")
+        made = f"dump-{desk.node.index}.db", f"vacuum-{desk.node.index}.db"
+        desk.ok(f'sqlite3 "$P" .dump | sqlite3 {made[0]}')
+        desk.ok(f'sqlite3 "$P" "VACUUM INTO \'{made[1]}\'"')
+        for name in made:
+            desk.cluster.wait_converged(name)
+            for node in desk.cluster.nodes:
+                assert node.sql(name, "PRAGMA integrity_check; SELECT sum(x) FROM plain") == "ok\n83\n", name
