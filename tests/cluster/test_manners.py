@@ -294,6 +294,25 @@ def test_names__that_litefs_refuses__none_there_and_none_made():
             desk.refused("ENAMETOOLONG", f"os.open({name}, os.O_RDONLY)")
 
 
+@row("rm", "EBUSY EPERM")
+def test_unlink__database_and_the_files_beside_it__dropped_everywhere_or_refused():
+    for desk in on_each_node():
+        desk.writes = True
+        name = f"gone-{desk.node.index}.db"
+        desk.ok(f'sqlite3 {name} "PRAGMA journal_mode=wal; CREATE TABLE plain(x)"')
+        desk.cluster.wait_converged(name)
+        with desk.node.conn_direct(name) as direct:
+            direct("SELECT * FROM plain")
+            desk.refused("EBUSY", f"os.unlink('{name}')")
+        desk.ok(f"rm {name}")
+        for node in desk.cluster.nodes:
+            wait_until("it is gone", lambda node=node, name=name: name not in os.listdir(node.litefs_dir) and not os.path.exists(node.path(name)), 10)
+        desk.refused("EBUSY", "os.unlink(D + '-wal')")
+        desk.refused("EBUSY", "os.unlink(D + '-shm')")
+        desk.refused("EPERM", "os.unlink(D + '-pos')")
+        desk.refused("EPERM", "os.unlink('.litefwd')")
+
+
 @row("mv", "EPERM")
 def test_rename__any_name__refused():
     for desk in on_each_node():
