@@ -327,7 +327,7 @@ static int halt_lock_locked(struct db *db, struct lock_owner *owner, bool exclus
 	return DB_PARKED;
 }
 
-/* Not for F_UNLCK. call is not parked. */
+/* Not for F_UNLCK. call is not parked, or NULL as for db_lock(). */
 int db_lock_request_locked(struct db *db, const struct db_lock *lock, struct db_call *call)
 {
 	uint32_t slots = lock_slots(lock->file, lock->start, lock->end);
