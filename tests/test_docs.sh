@@ -52,7 +52,7 @@ awk -F ' *[|] *' '
 	}
 ' "$top/README.md" | sort >"$dir/readme"
 
-echo "1..7"
+echo "1..8"
 same options__man_page__same_as_help "$dir/help" "$dir/man"
 same options__readme__same_as_help "$dir/help" "$dir/readme"
 
@@ -67,6 +67,18 @@ ok flags__man_page__same_as_help "$status"
 sed -n 's/^Exit status: //p' "$dir/help.txt" | tr ',' '\n' | sed 's/^ *\([0-9]\).*/\1/' | sort >"$dir/codes-help"
 awk '/^\.Sh EXIT STATUS/ { on = 1; next } /^\.Sh / { on = 0 } on && /^\.It / { print $2 }' "$top/man/litefwd.8" | sort >"$dir/codes-man"
 same exit_codes__man_page__same_as_help "$dir/codes-help" "$dir/codes-man"
+
+# The rows of MANNERS: their text, and the errnos that they name, are what @row(TEXT, ERRNOS) says of their tests.
+awk '
+	/begin manners$/ { on = 1; next }
+	/^\.\\" end manners/ { on = 0 }
+	on && /^\.It / { row = substr($0, 5); print row "|" }
+	on && /^\.Er / { print row "|" $2 }
+' "$top/man/litefwd.8" | sort -u >"$dir/manners-man"
+sed -n 's/^@row("\([^"]*\)"\(, "\([A-Z ]*\)"\)*)$/\1|\3/p' "$top/tests/cluster/test_manners.py" |
+	awk -F '|' '{ print $1 "|"; n = split($2, errnos, " "); for (i = 1; i <= n; i++) print $1 "|" errnos[i] }' |
+	sort -u >"$dir/manners-tests"
+same manners__man_page__rows_and_errnos_as_tested "$dir/manners-man" "$dir/manners-tests"
 
 # README's two commands, the first lines of its first two sh blocks, are files that can be run.
 awk '/^```sh/ { block++; getline; print $1 }' "$top/README.md" | head -n 2 >"$dir/commands"

@@ -39,6 +39,16 @@ int64_t db_size(struct db *db, enum file_kind kind)
 	return size;
 }
 
+struct timespec db_changed(struct db *db)
+{
+	struct timespec at;
+
+	pthread_mutex_lock(&db->mu);
+	at = db->changed_at;
+	pthread_mutex_unlock(&db->mu);
+	return at;
+}
+
 unsigned db_readers_locked(const struct db *db)
 {
 	if (db->mode == DB_MODE_WAL)

@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include <jansson.h>
 
@@ -52,6 +53,16 @@ struct db_config {
 	const struct db_notify *notify;
 };
 
+struct db_lock {
+	enum lock_file file;
+	short type; /* F_RDLCK, F_WRLCK, F_UNLCK */
+	bool wait; /* F_SETLKW */
+	int64_t start, end; /* bytes, end inclusive */
+	uint64_t owner;
+	pid_t tgid;
+	uint64_t handle;
+};
+
 /* A call that may be parked. The caller embeds it and sets done; db owns it from DB_PARKED until done. */
 struct db_call {
 	void (*done)(struct db_call *call, int result);
@@ -61,6 +72,7 @@ struct db_call {
 	uint64_t owner;
 	uint32_t slots;
 	int64_t parked_ns, deadline_ns;
+	struct db_lock lock; /* PARK_LOCK: what it asks for */
 };
 
 /*
@@ -89,16 +101,9 @@ enum db_mode db_mode(struct db *db);
 /* Of FILE_DATABASE, FILE_WAL, FILE_SHM, FILE_JOURNAL. */
 int64_t db_size(struct db *db, enum file_kind kind);
 
-struct db_lock {
-	enum lock_file file;
-	short type; /* F_RDLCK, F_WRLCK, F_UNLCK */
-	bool wait; /* F_SETLKW */
-	int64_t start, end; /* bytes, end inclusive */
-	uint64_t owner;
-	pid_t tgid;
-	uint64_t handle;
-};
 /*
+ * With wait the call stays parked while other owners stand in the way. What db refuses for LiteFS' or the
+ * primary's sake gets -EAGAIN all the same, as soon as without. There is no detection of deadlocks.
  * An unlock returns 0. call NULL: nothing is parked, and DB_PARKED says that it would be: ask again with a call,
  * at once, for what was asked for may be on its way.
  */
@@ -116,6 +121,17 @@ void db_release(struct db *db, enum lock_file file, uint64_t handle);
 /* Connections of a process: open and closed handles of the database file. */
 void db_handle_opened(struct db *db, pid_t tgid);
 void db_handle_closed(struct db *db, pid_t tgid);
+
+/* When what it holds last changed, as far as is known here. */
+struct timespec db_changed(struct db *db);
+
+/*
+ * For those who look at the file without SQLite's locks (cp, ls): the view begins anew if LiteFS has moved on and
+ * nobody reads here. db_is_fresh: that has nothing to do. db_refresh blocks on LiteFS, for REFRESH_NS at most, and may fail
+ * to: then they see the state before.
+ */
+bool db_is_fresh(struct db *db);
+void db_refresh(struct db *db);
 
 /* Blocks on LiteFS. tgid: whose handle it is. Bytes (short at the view's end) or negative errno. */
 ssize_t db_read(struct db *db, pid_t tgid, void *buf, size_t len, off_t off);

@@ -429,6 +429,7 @@ static void commit_done_locked(struct db *db, const struct changeset *cs, uint32
 	db->up_pos = cs->after;
 	db->tip_pages = cs->new_pages;
 	db->commit_seq++;
+	clock_gettime(CLOCK_REALTIME, &db->changed_at);
 	db->turn_commits++;
 	db->committed_in_hold = true;
 	db->stats.pages_sent += cs->page_count;

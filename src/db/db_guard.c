@@ -588,6 +588,13 @@ void *db_guard_main(void *arg)
 			reopen_locked(db);
 			continue;
 		}
+		if (db->spoiled) {
+			db->spoiled = false;
+			pthread_mutex_unlock(&db->mu);
+			db->config->notify->invalidate(db->notify_ctx, 0, 0);
+			pthread_mutex_lock(&db->mu);
+			continue;
+		}
 		if (db->need_ckpt && db->up_state == UP_IDLE) {
 			if (!db_readers_locked(db) || drain_locked(db, GATE_WAIT_NS) == 0) {
 				checkpoint_locked(db);

@@ -41,8 +41,11 @@
 #include "litefs/guard.h"
 #include "litefs/upstream.h"
 
-/* PARK_HALT: an application's own HALT. PARK_AGAIN: a journal write that waits for upstream (locking_mode EXCLUSIVE). */
-enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT, PARK_AGAIN, PARK_HALT };
+/*
+ * PARK_HALT: an application's own HALT. PARK_AGAIN: a journal write that waits for upstream (locking_mode EXCLUSIVE).
+ * PARK_LOCK: F_SETLKW, while others hold what it wants; the rest wait for LiteFS or upstream.
+ */
+enum park_kind { PARK_READ, PARK_WRITE, PARK_COMMIT, PARK_AGAIN, PARK_HALT, PARK_LOCK };
 
 /* How a rollback journal ends, when its transaction is committed; JOURNAL_KEPT: its super-journal ends instead. */
 enum journal_end { JOURNAL_KEPT, JOURNAL_REMOVED, JOURNAL_TRUNCATED, JOURNAL_ZEROED };
@@ -110,6 +113,7 @@ struct db {
 	bool valid; /* the position was tip after the guard was taken, and no reset or fold is under way */
 	bool restarting; /* a reset or fold is under way: no claims of read marks */
 	int64_t restarted_ns; /* when the wal-index header was last made anew */
+	bool spoiled; /* the kernel's pages may hold what was refused: G drops them */
 	bool rebuild; /* what base..tip stands on is lost: begin anew even where the position has not moved */
 	uint32_t page_size;
 	struct pos base, tip;
@@ -129,6 +133,7 @@ struct db {
 	bool switching; /* committed a change to WAL mode: begin anew as soon as nobody reads, and let nobody in before */
 	enum journal_end journal_end; /* of the commit in progress */
 	uint64_t commit_seq;
+	struct timespec changed_at; /* wall clock of tip */
 	uint8_t *scratch; /* one page, under mu */
 
 	/* locks of clients */
@@ -207,6 +212,7 @@ struct db {
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
 #define GONE_WAIT_NS (2 * NS_PER_S)
+#define REFRESH_NS (250 * NS_PER_MS)
 #define KEEP_NS (200 * NS_PER_MS)
 #define FOLD_FRAMES 1000
 #define FOLD_BYTES (1u << 20)
@@ -238,9 +244,11 @@ void db_park_locked(struct db *db, struct db_call *call, enum park_kind kind, ui
 		    int64_t deadline_ns);
 void db_answer_reads_locked(struct db *db); /* those that can be granted now are; others stay */
 void db_answer_writes_locked(struct db *db, int result); /* 0: the first that may; else all */
+void db_answer_locks_locked(struct db *db); /* after locks were released or downgraded */
 void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 
 /* db_locks.c */
+int db_lock_request_locked(struct db *db, const struct db_lock *lock, struct db_call *call);
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked);
 int db_write_request_locked(struct db *db, struct lock_owner *owner);
 int db_halt_request_locked(struct db *db, struct lock_owner *owner);

@@ -113,6 +113,10 @@ static void notice_drop(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	if (!db->absent && !db_readers_locked(db))
 		db_files_gone_locked(db, -ESTALE);
+	if (db->absent && db->rebuild) { /* G has no other reason to begin anew: nobody reads */
+		db->want_guard = true;
+		pthread_cond_signal(&db->g_cond);
+	}
 	/* Until the kernel has forgotten it, too: SQLite would take its "-wal" for one of the new database. */
 	while (!(db->absent && !db->rebuild) && !db_readers_locked(db) && !db->stop &&
 	       clock_cond_wait_until(&db->changed, &db->mu, until) != -ETIMEDOUT)
@@ -150,8 +154,10 @@ bool db_exists(struct db *db)
 void db_create(struct db *db)
 {
 	pthread_mutex_lock(&db->mu);
-	if (db->absent)
+	if (db->absent && !db->created) {
 		db->created = true;
+		clock_gettime(CLOCK_REALTIME, &db->changed_at);
+	}
 	pthread_mutex_unlock(&db->mu);
 }
 

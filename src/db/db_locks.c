@@ -9,6 +9,9 @@
  *   SHARED shared         in rollback mode the beginning of a read; in WAL mode a connection is open
  *   RESERVED exclusive    in rollback mode what WRITE is in WAL mode; then SHARED exclusively to write to the database
  *
+ * Bytes that SQLite does not lock give ENOLCK. F_SETLKW, which SQLite hardly uses, waits for other owners
+ * as POSIX says, but not for what is refused above.
+ *
  * A process with several connections holds a mutex of SQLite's during a lock call, and its
  * other threads cannot even unlock: it is answered EAGAIN instead of being parked for long.
  */
@@ -334,6 +337,38 @@ static int halt_lock_locked(struct db *db, struct lock_owner *owner, bool exclus
 	return DB_PARKED;
 }
 
+/* Not for F_UNLCK. call is not parked, or NULL as for db_lock(). */
+int db_lock_request_locked(struct db *db, const struct db_lock *lock, struct db_call *call)
+{
+	uint32_t slots = lock_slots(lock->file, lock->start, lock->end);
+	bool exclusive = lock->type == F_WRLCK;
+	struct lock_owner *owner;
+	enum lock_slot slot;
+
+	if (db->stop)
+		return -EIO;
+	if (!slots)
+		return -ENOLCK; /* no byte that SQLite locks */
+	owner = lock_owner_get(&db->locks, lock->owner, lock->tgid);
+	if (!owner)
+		return -ENOMEM;
+	if (owner->disowned)
+		return -EIO;
+	owner->handle[lock->file] = lock->handle;
+	if (lock->file == LOCK_FILE_LOCK)
+		return halt_lock_locked(db, owner, exclusive, lock->wait, call);
+	if (lock->wait && lock_conflict(&db->locks, owner, slots, exclusive, &slot)) {
+		if (!call)
+			return DB_PARKED;
+		call->lock = *lock;
+		db_park_locked(db, call, PARK_LOCK, owner->id, slots, INT64_MAX);
+		return DB_PARKED;
+	}
+	if (lock->file == LOCK_FILE_SHM)
+		return shm_lock_locked(db, owner, slots, exclusive, call);
+	return database_lock_locked(db, owner, slots, exclusive, call);
+}
+
 int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call)
 {
 	uint32_t slots = lock_slots(lock->file, lock->start, lock->end);
@@ -347,33 +382,11 @@ int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call)
 			owner->disowned = false; /* the last connection of the process has let go */
 		if (owner)
 			unlock_locked(db, owner, slots, true);
-		goto out;
+	} else {
+		result = db_lock_request_locked(db, lock, call);
 	}
-	if (db->stop) {
-		result = -EIO;
-		goto out;
-	}
-	if (!slots) {
-		result = -ENOLCK; /* no byte that SQLite locks */
-		goto out;
-	}
-	owner = lock_owner_get(&db->locks, lock->owner, lock->tgid);
-	if (!owner) {
-		result = -ENOMEM;
-		goto out;
-	}
-	if (owner->disowned) {
-		result = -EIO;
-		goto out;
-	}
-	owner->handle[lock->file] = lock->handle;
-	if (lock->file == LOCK_FILE_LOCK)
-		result = halt_lock_locked(db, owner, lock->type == F_WRLCK, lock->wait, call);
-	else if (lock->file == LOCK_FILE_SHM)
-		result = shm_lock_locked(db, owner, slots, lock->type == F_WRLCK, call);
-	else
-		result = database_lock_locked(db, owner, slots, lock->type == F_WRLCK, call);
-out:
+	if (result == 0 && lock->type != F_WRLCK)
+		db_answer_locks_locked(db);
 	pthread_mutex_unlock(&db->mu);
 	return result;
 }
@@ -393,6 +406,7 @@ void db_getlk(struct db *db, struct db_lock *lock)
 	} else {
 		lock->type = other->exclusive & SLOT_BIT(slot) ? F_WRLCK : F_RDLCK;
 		lock->tgid = other->tgid;
+		lock_extent(other, slot, &lock->start, &lock->end);
 	}
 	pthread_mutex_unlock(&db->mu);
 }
@@ -400,15 +414,16 @@ void db_getlk(struct db *db, struct db_lock *lock)
 /* A call that is parked for an owner that is gone finds no owner, and is answered. */
 static void drop_locked(struct db *db, struct lock_owner *owner, enum lock_file file)
 {
+	bool parked = false;
+
 	unlock_locked(db, owner, lock_file_slots(file), false);
 	if (file == LOCK_FILE_DATABASE)
 		owner->disowned = false;
-	if (owner->shared || owner->exclusive)
-		return;
 	for (const struct db_call *c = db->parked; c; c = c->next)
-		if (c->owner == owner->id)
-			return;
-	lock_owner_forget(&db->locks, owner);
+		parked |= c->owner == owner->id;
+	if (!owner->shared && !owner->exclusive && !parked)
+		lock_owner_forget(&db->locks, owner);
+	db_answer_locks_locked(db);
 }
 
 void db_flush(struct db *db, enum lock_file file, uint64_t id)

@@ -3,6 +3,7 @@
  * for, under mu; the guard worker answers those whose time is over.
  */
 #include <errno.h>
+#include <fcntl.h>
 
 #include "db/db_internal.h"
 
@@ -42,9 +43,34 @@ static void answer(struct db *db, struct db_call **pp, int result)
 	call->done(call, result);
 }
 
+void db_answer_locks_locked(struct db *db)
+{
+	struct db_call **pp = &db->parked;
+
+	while (*pp) {
+		struct db_call *call = *pp;
+		struct lock_owner *owner = lock_owner_find(&db->locks, call->owner);
+		const struct lock_owner nobody = {0};
+		enum lock_slot slot;
+		int result;
+
+		if (call->kind != PARK_LOCK ||
+		    lock_conflict(&db->locks, owner ? owner : &nobody, call->slots, call->lock.type == F_WRLCK, &slot)) {
+			pp = &call->next;
+			continue;
+		}
+		*pp = call->next;
+		result = db_lock_request_locked(db, &call->lock, call); /* may be parked again, as READ or WRITE */
+		if (result != DB_PARKED)
+			call->done(call, result);
+		pp = &db->parked; /* what it has been given may be a downgrade */
+	}
+}
+
 void db_answer_reads_locked(struct db *db)
 {
 	struct db_call **pp = &db->parked;
+	bool granted = false;
 
 	while (*pp) {
 		struct lock_owner *owner;
@@ -63,7 +89,10 @@ void db_answer_reads_locked(struct db *db)
 		if (result == 0 && (*pp)->parked_ns < db->restarted_ns)
 			db_expect_return_locked(db, owner);
 		answer(db, pp, result);
+		granted |= result == 0;
 	}
+	if (granted) /* it may have been exclusive before */
+		db_answer_locks_locked(db);
 }
 
 void db_answer_writes_locked(struct db *db, int result)

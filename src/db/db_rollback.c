@@ -130,6 +130,10 @@ int db_write(struct db *db, pid_t tgid, const void *data, size_t len, off_t off)
 			db->overlay_pages = pgno;
 	}
 	db->between = false;
+	if (err) { /* a mapping of the file has it in the kernel's pages */
+		db->spoiled = true;
+		pthread_cond_signal(&db->g_cond);
+	}
 	pthread_mutex_unlock(&db->mu);
 	return err;
 }

@@ -154,8 +154,10 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 		db->writing = false;
 		walindex_restart(&db->index, &db->wal, f.pages);
 		memcpy(header, db->index.data, sizeof header);
-		if (foreign)
+		if (foreign) {
 			db->commit_seq++;
+			clock_gettime(CLOCK_REALTIME, &db->changed_at);
+		}
 		if (db->mode == DB_MODE_ROLLBACK && f.pages)
 			db_note_state_locked(db, f.page1);
 	}
@@ -208,4 +210,59 @@ bool db_fold_wanted_locked(const struct db *db)
 {
 	return db->must_fold || db->wal.committed > FOLD_FRAMES ||
 	       (uint64_t)db->undo.count * db->page_size > FOLD_BYTES;
+}
+
+/* Nobody is here whose snapshot stands in the way, and what was committed here since base is in the file (a fold). */
+static bool fresh_locked(const struct db *db)
+{
+	if (db->stop || db->absent || !db->files_ok || db->poison || db->window)
+		return true;
+	if (db_readers_locked(db) || db->locks.exclusive[SLOT_WRITE])
+		return true;
+	return db->guard_held && db->valid && db->wal.committed <= 1;
+}
+
+bool db_is_fresh(struct db *db)
+{
+	bool fresh;
+
+	pthread_mutex_lock(&db->mu);
+	fresh = fresh_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	return fresh;
+}
+
+/* True: LiteFS is where the view's base is. */
+static bool unmoved_locked(struct db *db)
+{
+	struct pos pos;
+	int err;
+
+	if (db_files_get_locked(db) != 0)
+		return true;
+	pthread_mutex_unlock(&db->mu);
+	err = lfs_files_pos(&db->files, &pos);
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	return err || (pos_equal(pos, db->tip) && !db->rebuild && db->wal.committed <= 1);
+}
+
+void db_refresh(struct db *db)
+{
+	int64_t now = clock_now_ns(), until = now + REFRESH_NS, until_fold = now + 10 * GUARD_IDLE_NS;
+
+	pthread_mutex_lock(&db->mu);
+	while (!fresh_locked(db) && clock_now_ns() < until && db->ckpt_failures < CKPT_PATIENCE) {
+		if (db->guard_held && db->valid) { /* G folds when it has been idle; who comes again and again keeps it from that */
+			if (clock_now_ns() >= until_fold)
+				break;
+		} else if (unmoved_locked(db)) {
+			break;
+		} else {
+			db->want_guard = true; /* G looks at the position when it has the guard */
+			pthread_cond_signal(&db->g_cond);
+		}
+		clock_cond_wait_until(&db->changed, &db->mu, clock_now_ns() + NS_PER_MS / 2);
+	}
+	pthread_mutex_unlock(&db->mu);
 }

@@ -96,6 +96,35 @@ struct lock_owner *lock_conflict(const struct lock_table *table, const struct lo
 	return NULL;
 }
 
+static void slot_bytes(int slot, int64_t *ret_start, int64_t *ret_end)
+{
+	if (slot == SLOT_HALT)
+		*ret_start = LITEFS_HALT_BYTE;
+	else if (slot >= SLOT_WRITE)
+		*ret_start = WAL_WRITE_BYTE + slot - SLOT_WRITE;
+	else
+		*ret_start = SQLITE_PENDING_BYTE + slot;
+	*ret_end = *ret_start + (slot == SLOT_SHARED ? SQLITE_SHARED_SIZE : 1) - 1;
+}
+
+void lock_extent(const struct lock_owner *owner, enum lock_slot slot, int64_t *ret_start, int64_t *ret_end)
+{
+	uint32_t held = owner->exclusive & SLOT_BIT(slot) ? owner->exclusive : owner->shared;
+	int first = slot, last = slot;
+	int64_t ignored;
+
+	for (int file = 0; file < LOCK_FILE_COUNT; file++)
+		if (lock_file_slots((enum lock_file)file) & SLOT_BIT(slot))
+			held &= lock_file_slots((enum lock_file)file);
+	/* A file's slots are in the order of its bytes, without gaps. */
+	while (first > 0 && (held & SLOT_BIT(first - 1)))
+		first--;
+	while (last + 1 < SLOT_COUNT && (held & SLOT_BIT(last + 1)))
+		last++;
+	slot_bytes(first, ret_start, &ignored);
+	slot_bytes(last, &ignored, ret_end);
+}
+
 void lock_grant(struct lock_table *table, struct lock_owner *owner, uint32_t slots, bool exclusive)
 {
 	lock_release(table, owner, slots);

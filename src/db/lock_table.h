@@ -73,6 +73,9 @@ struct lock_owner *lock_owner_find(const struct lock_table *table, uint64_t id);
 struct lock_owner *lock_conflict(const struct lock_table *table, const struct lock_owner *owner, uint32_t slots,
 				 bool exclusive, enum lock_slot *ret_slot);
 
+/* The bytes, end inclusive, around a slot that owner holds in the same way: what F_GETLK answers. */
+void lock_extent(const struct lock_owner *owner, enum lock_slot slot, int64_t *ret_start, int64_t *ret_end);
+
 /* Replaces what the owner held on these slots. No conflict may exist. */
 void lock_grant(struct lock_table *table, struct lock_owner *owner, uint32_t slots, bool exclusive);
 

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -206,6 +207,7 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	fs->settings = settings;
 	fs->role = role;
 	fs->node_id = node_id;
+	clock_gettime(CLOCK_REALTIME, &fs->started);
 	fs->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&fs->mutex, NULL);
 	pthread_mutex_init(&fs->handles_mutex, NULL);

@@ -104,6 +104,8 @@ static void lookup_run(struct io_task *task)
 			err = ENOENT;
 		if (!err)
 			node = find_ours(t->fs, t->name, t->kind, &err);
+		if (node && fs_is_stale(node))
+			db_refresh(node->database->db);
 		if (node)
 			reply_entry(t->fs, t->req, node);
 		else

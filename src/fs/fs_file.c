@@ -1,4 +1,4 @@
-/* Open files: attributes, open, read, write, flush, release. */
+/* Open files: open, read, write, flush, release. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -28,139 +28,6 @@ pid_t fs_tgid_of(pid_t tid)
 	text[n > 0 ? n : 0] = 0;
 	line = strstr(text, "\nTgid:");
 	return line ? (pid_t)atoi(line + 6) : 0;
-}
-
-/* ---- attributes ---- */
-
-struct attr_task {
-	struct io_task task;
-	struct fs *fs;
-	fuse_req_t req;
-	struct node *node;
-};
-
-static void attr_run(struct io_task *task)
-{
-	struct attr_task *t = (struct attr_task *)task;
-	struct stat st;
-	int err = fs_attr_through(t->fs, t->node, &st);
-
-	if (err)
-		fuse_reply_err(t->req, err == -ENOTCONN ? EIO : -err);
-	else
-		fuse_reply_attr(t->req, &st, 0);
-	free(t);
-}
-
-static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = node_by_ino(fs->nodes, ino);
-	struct attr_task *t;
-	struct stat st;
-
-	(void)fi;
-	if (!node && ino != FUSE_ROOT_INO) {
-		fuse_reply_err(req, ENOENT);
-	} else if (!node || !fs_is_through(node)) {
-		fs_attr_of(fs, node, &st);
-		fuse_reply_attr(req, &st, node && (node->kind == FILE_STATUS || node->kind == FILE_JOURNAL || node->kind == FILE_SUPER) ? 0 : ATTR_TIMEOUT_S);
-	} else if (!(t = calloc(1, sizeof *t))) {
-		fuse_reply_err(req, ENOMEM);
-	} else {
-		*t = (struct attr_task){{attr_run, NULL}, fs, req, node};
-		io_pool_submit(fs->pool, &t->task);
-	}
-}
-
-struct size_call {
-	struct db_call call; /* first */
-	fuse_req_t req;
-	struct stat st; /* as it will be: when it is done, db's mutex is held */
-};
-
-static void size_done(struct db_call *call, int result)
-{
-	struct size_call *c = (struct size_call *)call;
-
-	if (result)
-		fuse_reply_err(c->req, -result);
-	else
-		fuse_reply_attr(c->req, &c->st, 0);
-	free(c);
-}
-
-/* SQLite cuts its database at the end of a VACUUM, and its journal at the end of a transaction. */
-static void set_size(fuse_req_t req, struct node *node, off_t size, struct fuse_file_info *fi)
-{
-	pid_t tgid = fi ? handle_of(fi)->tgid : fs_tgid_of(fuse_req_ctx(req)->pid);
-	struct fs *fs = fuse_req_userdata(req);
-	struct size_call *c;
-	struct stat st;
-	int result;
-
-	if (node->kind == FILE_DATABASE) {
-		result = db_truncate(node->database->db, tgid, size);
-	} else {
-		c = calloc(1, sizeof *c);
-		if (!c) {
-			fuse_reply_err(req, ENOMEM);
-			return;
-		}
-		c->call.done = size_done;
-		c->req = req;
-		fs_attr_of(fs, node, &c->st);
-		c->st.st_size = size;
-		result = db_journal_truncate(node->database->db, tgid, size, &c->call);
-		if (result == DB_PARKED)
-			return;
-		free(c);
-	}
-	if (result) {
-		fuse_reply_err(req, -result);
-		return;
-	}
-	fs_attr_of(fs, node, &st);
-	fuse_reply_attr(req, &st, node->kind == FILE_DATABASE ? ATTR_TIMEOUT_S : 0);
-}
-
-/*
- * "-shm" and "-wal" are ours: SQLite's first opener truncates the one and its checkpoints the
- * other; both are answered with the size as it is.
- */
-static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
-{
-	struct fs *fs = fuse_req_userdata(req);
-	struct node *node = node_by_ino(fs->nodes, ino);
-	struct stat st;
-
-	if (!node || fs_is_through(node) || node->kind == FILE_STATUS) {
-		fuse_reply_err(req, node || ino == FUSE_ROOT_INO ? EPERM : ENOENT);
-		return;
-	}
-	fs_attr_of(fs, node, &st);
-	if ((to_set & FUSE_SET_ATTR_MODE) && (attr->st_mode & 07777) != (st.st_mode & 07777)) {
-		fuse_reply_err(req, EPERM);
-		return;
-	}
-	if (((to_set & FUSE_SET_ATTR_UID) && attr->st_uid != st.st_uid) ||
-	    ((to_set & FUSE_SET_ATTR_GID) && attr->st_gid != st.st_gid)) {
-		fuse_reply_err(req, EPERM);
-		return;
-	}
-	if ((to_set & FUSE_SET_ATTR_SIZE) && (node->kind == FILE_DATABASE || node->kind == FILE_JOURNAL)) {
-		set_size(req, node, attr->st_size, fi);
-		return;
-	}
-	if ((to_set & FUSE_SET_ATTR_SIZE) && node->kind == FILE_SHM && attr->st_size > st.st_size) {
-		int err = db_shm_write(node->database->db, "", 1, attr->st_size - 1);
-
-		if (err) {
-			fuse_reply_err(req, -err);
-			return;
-		}
-	}
-	op_getattr(req, ino, fi);
 }
 
 /* ---- open ---- */
@@ -246,11 +113,35 @@ static void open_status_run(struct io_task *task)
 	free(t);
 }
 
-void fs_open(fuse_req_t req, struct node *node, struct fuse_file_info *fi, const struct fuse_entry_param *entry)
+/* One that takes no lock, such as cp, must find the database as LiteFS has it now. */
+static void open_database_run(struct io_task *task)
+{
+	struct open_task *t = (struct open_task *)task;
+
+	db_refresh(t->handle->node->database->db);
+	reply_open(t->req, t->handle, &t->fi, NULL);
+	free(t);
+}
+
+static void open_later(fuse_req_t req, struct handle *h, struct fuse_file_info *fi, void (*run)(struct io_task *task))
 {
 	struct fs *fs = fuse_req_userdata(req);
+	struct open_task *t = calloc(1, sizeof *t);
+
+	if (!t) {
+		if (h->node->kind == FILE_DATABASE)
+			db_handle_closed(h->node->database->db, h->tgid);
+		free(h);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*t = (struct open_task){{run, NULL}, fs, req, h, *fi};
+	io_pool_submit(fs->pool, &t->task);
+}
+
+void fs_open(fuse_req_t req, struct node *node, struct fuse_file_info *fi, const struct fuse_entry_param *entry)
+{
 	struct handle *h = calloc(1, sizeof *h);
-	struct open_task *t;
 
 	if (!h) {
 		fuse_reply_err(req, ENOMEM);
@@ -260,15 +151,7 @@ void fs_open(fuse_req_t req, struct node *node, struct fuse_file_info *fi, const
 	h->fd = -1;
 	h->tgid = fs_tgid_of(fuse_req_ctx(req)->pid);
 	if (fs_is_through(node) || node->kind == FILE_STATUS) {
-		t = calloc(1, sizeof *t);
-		if (!t) {
-			free(h);
-			fuse_reply_err(req, ENOMEM);
-			return;
-		}
-		*t = (struct open_task){
-			{node->kind == FILE_STATUS ? open_status_run : open_through_run, NULL}, fs, req, h, *fi};
-		io_pool_submit(fs->pool, &t->task);
+		open_later(req, h, fi, node->kind == FILE_STATUS ? open_status_run : open_through_run);
 		return;
 	}
 	if (node->kind == FILE_DATABASE || node->kind == FILE_SHM) {
@@ -282,7 +165,10 @@ void fs_open(fuse_req_t req, struct node *node, struct fuse_file_info *fi, const
 	}
 	if (node->kind == FILE_DATABASE)
 		db_handle_opened(node->database->db, h->tgid);
-	reply_open(req, h, fi, entry);
+	if (!entry && fs_is_stale(node))
+		open_later(req, h, fi, open_database_run);
+	else
+		reply_open(req, h, fi, entry);
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -546,8 +432,8 @@ const struct fuse_lowlevel_ops fs_ops = {
 	.init = op_init,
 	.lookup = fs_op_lookup,
 	.forget = op_forget,
-	.getattr = op_getattr,
-	.setattr = op_setattr,
+	.getattr = fs_op_getattr,
+	.setattr = fs_op_setattr,
 	.mknod = op_mknod,
 	.mkdir = op_mkdir,
 	.symlink = op_symlink,

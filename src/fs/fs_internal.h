@@ -26,6 +26,7 @@ struct fs {
 	struct node_table *nodes;
 	struct super_table *supers;
 	struct fuse_session *session;
+	struct timespec started; /* the time that files without one of their own show */
 	int stop_fd; /* eventfd: fs_stop(), and the closer's end */
 	atomic_bool stopping;
 
@@ -71,6 +72,9 @@ void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_attr_of(struct fs *fs, const struct node *node, struct stat *ret); /* ours: never blocks */
 int fs_attr_through(struct fs *fs, const struct node *node, struct stat *ret); /* LiteFS' file: blocks */
 bool fs_is_through(const struct node *node);
+bool fs_is_stale(const struct node *node); /* a database that may want db_refresh() before it is looked at */
+void fs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void fs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi);
 
 /* fs_dir.c */
 void fs_entry_of(struct fs *fs, const struct node *node, struct fuse_entry_param *ret);

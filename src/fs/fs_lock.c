@@ -208,7 +208,10 @@ void fs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, stru
 	}
 	db_getlk(node->database->db, &dl);
 	lock->l_type = dl.type;
-	if (dl.type != F_UNLCK)
+	if (dl.type != F_UNLCK) {
 		lock->l_pid = dl.tgid;
+		lock->l_start = dl.start;
+		lock->l_len = dl.end - dl.start + 1;
+	}
 	fuse_reply_lock(req, lock);
 }

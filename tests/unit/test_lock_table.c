@@ -49,6 +49,35 @@ static void slots__ranges__all_that_they_touch(void **state)
 	assert_int_equal(lock_slots(LOCK_FILE_LOCK, 73, 200), 0);
 }
 
+static void extent__what_is_held_alike__one_range(void **state)
+{
+	struct lock_table t;
+	struct lock_owner *a;
+	int64_t start, end;
+
+	(void)state;
+	lock_table_init(&t);
+	a = lock_owner_get(&t, 1, 100);
+	lock_grant(&t, a, SLOTS_DATABASE | SLOTS_READ, true);
+	lock_extent(a, SLOT_RESERVED, &start, &end);
+	assert_int_equal(start, 0x40000000);
+	assert_int_equal(end, 0x40000002 + 509); /* and not the shm's, whose slots come next */
+	lock_extent(a, SLOT_READ0, &start, &end);
+	assert_int_equal(start, 123);
+	assert_int_equal(end, 127);
+	lock_grant(&t, a, SLOT_BIT(SLOT_READ1), false);
+	lock_extent(a, SLOT_READ0, &start, &end);
+	assert_int_equal(start, 123);
+	assert_int_equal(end, 123);
+	lock_extent(a, SLOT_READ1, &start, &end);
+	assert_int_equal(start, 124);
+	assert_int_equal(end, 124);
+	lock_extent(a, SLOT_READ4, &start, &end);
+	assert_int_equal(start, 125);
+	assert_int_equal(end, 127);
+	lock_table_fini(&t);
+}
+
 static void owner_get__twice__the_same(void **state)
 {
 	struct lock_table t;
@@ -221,6 +250,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(slots__each_byte__its_slot),
 		cmocka_unit_test(slots__ranges__all_that_they_touch),
+		cmocka_unit_test(extent__what_is_held_alike__one_range),
 		cmocka_unit_test(owner_get__twice__the_same),
 		cmocka_unit_test(grant__upgrade_and_downgrade__replaces),
 		cmocka_unit_test(release__whole_file__what_was_held_there_only),
