@@ -17,11 +17,11 @@ BALANCE = 1000
 SUM = ACCOUNTS * BALANCE
 
 
-def create(cluster, db, page_size=4096):
+def create(cluster, db, page_size=4096, journal="wal"):
     """By a direct client on the primary; returns when every node has it."""
     cluster.sql_direct(cluster.primary, db, f"""
         PRAGMA page_size = {page_size};
-        PRAGMA journal_mode = wal;
+        PRAGMA journal_mode = {journal};
         CREATE TABLE accounts(id INTEGER PRIMARY KEY, balance INTEGER NOT NULL);
         WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {ACCOUNTS})
             INSERT INTO accounts SELECT i, {BALANCE} FROM c;

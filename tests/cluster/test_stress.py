@@ -71,6 +71,21 @@ def test_stress__all_mounts_without_pauses__exact_and_nobody_starves():
 
 
 @bound(BOUND)
+def test_stress__rollback_journals_on_all_mounts__exact():
+    with Cluster() as cluster:
+        bank.create(cluster, DB, journal="delete")
+        load = bank.Load(cluster, DB)
+        txid = cluster.primary.pos(DB)[0]
+        start_everyone(load, seconds=SECONDS, pause_ms=15)
+        load.wait(SECONDS + 60)
+        report(load, None)
+        load.assert_clean()
+        assert bank.verify(cluster, DB, load) > 0
+        bank.assert_one_txid_per_commit(cluster, DB, load, txid)
+        assert min(load.commits_per_node()) > 0, "a node got nothing through"
+
+
+@bound(BOUND)
 def test_stress__connections_reopened_for_each_transaction__exact():
     with Cluster() as cluster:
         bank.create(cluster, DB)
