@@ -3,7 +3,7 @@
  *
  *   differ --plain PATH --fwd PATH --seed N --statements N --journal wal|delete|truncate|persist|mix
  *          [--page-size N] [--encoding NAME] [--auto-vacuum NAME] [--connections N] [--processes] [--patience-ms N]
- *          [--die-at N] [--sabotage value|lost|read|error] [--keep-going] [--trace]
+ *          [--die-at N] [--sabotage value|lost|read|error] [--dump-every N] [--keep-going] [--trace]
  *   differ --dump PATH        hash of a database's content, as JSON
  *
  * A file that does not exist is created with the given settings; one that exists is gone on with (both, or neither: then the
@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LAST = 40, DUMP_EVERY = 250, CODES = 64, MAX_DIFFERENCES = 20 };
+enum { LAST = 40, CODES = 64, MAX_DIFFERENCES = 20 };
 
 static struct {
 	struct exec_options exec;
@@ -43,7 +43,7 @@ static struct {
 	struct answer plain, fwd;
 	struct text command, other;
 	uint64_t seed;
-	int statements, die_at;
+	int statements, die_at, dump_every;
 	const char *encoding, *auto_vacuum, *sabotage;
 	bool keep_going, trace;
 
@@ -51,6 +51,7 @@ static struct {
 	int differences;
 	bool sabotaged;
 	char *last[LAST];
+	int lines; /* that were put there */
 	int64_t rows, writes, commits, busy, repeated, waits, dumps, kills;
 	struct {
 		int code;
@@ -61,6 +62,7 @@ static struct {
 	.gen = {.page_size = 4096, .journal = "wal", .slots = 3},
 	.seed = 1,
 	.statements = 1000,
+	.dump_every = 250,
 	.encoding = "UTF-8",
 	.auto_vacuum = "NONE",
 };
@@ -79,23 +81,37 @@ static void count_code(int code)
 
 static void remember(int slot, const char *command)
 {
-	char **place = &d.last[d.number % LAST];
 	char *line = sqlite3_mprintf("%6d  slot %d  [%d]  %s", d.number, slot, d.plain.ext, command);
 
-	sqlite3_free(*place);
-	*place = line;
 	if (d.trace)
 		fprintf(stderr, "%s%s\n", line, d.plain.text.s);
+	sqlite3_free(d.last[d.lines % LAST]);
+	d.last[d.lines++ % LAST] = line;
+}
+
+/* A dump is long: some lines around the first that differs. */
+static void tell(const char *side, const struct text *t, size_t from)
+{
+	enum { AROUND = 600 };
+	size_t begin = from > AROUND ? from - AROUND : 0;
+	int len = (int)(t->len - begin > 4 * AROUND ? 4 * AROUND : t->len - begin);
+
+	fprintf(stderr, "  %s (result %d):%s%.*s\n", side, side[0] == 'p' ? d.plain.ext : d.fwd.ext, begin ? "\n  ..." : "", len, t->s + begin);
 }
 
 static void report(int slot, const char *command, const char *why)
 {
+	size_t from = 0;
+
 	d.differences++;
-	fprintf(stderr, "DIFFERENCE %s: seed %llu, statement %d, slot %d: %s\n  plain:%s\n  litefwd:%s\n  repeated %lld, before:\n", why,
-		(unsigned long long)d.seed, d.number, slot, command, d.plain.text.s, d.fwd.text.s, (long long)d.repeated);
-	for (int i = d.number + 1 > LAST ? d.number + 1 - LAST : 0; d.differences == 1 && i <= d.number; i++)
-		if (d.last[i % LAST])
-			fprintf(stderr, "  %s\n", d.last[i % LAST]);
+	while (from < d.plain.text.len && from < d.fwd.text.len && d.plain.text.s[from] == d.fwd.text.s[from])
+		from++;
+	fprintf(stderr, "DIFFERENCE %s: seed %llu, statement %d, slot %d: %s\n", why, (unsigned long long)d.seed, d.number, slot, command);
+	tell("plain", &d.plain.text, from);
+	tell("litefwd", &d.fwd.text, from);
+	fprintf(stderr, "  repeated %lld, before:\n", (long long)d.repeated);
+	for (int i = d.lines > LAST ? d.lines - LAST : 0; d.differences == 1 && i < d.lines; i++)
+		fprintf(stderr, "  %s\n", d.last[i % LAST]);
 }
 
 static int summary(void)
@@ -178,7 +194,8 @@ static void both(int slot, const char *command, const struct gen *before)
 	slots_run(d.slots, slot, SIDE_PLAIN, command, false, -1, &d.plain);
 	changed = before && sabotage(command, before);
 	run_fwd(slot, changed ? d.other.s : command);
-	remember(slot, command);
+	if (strcmp(command, "#dump"))
+		remember(slot, command);
 	count_code(d.plain.ext);
 	d.rows += d.plain.rows;
 	d.busy += (d.plain.ext & 0xff) == SQLITE_BUSY;
@@ -332,7 +349,7 @@ static void run(void)
 		both(slot, d.command.s, &before);
 		if (!strcmp(d.command.s, "#close") && go_on())
 			open_slot(slot);
-		if (d.number % DUMP_EVERY == 0 || (d.sabotaged && !d.differences))
+		if (d.number % d.dump_every == 0 || (d.sabotaged && !d.differences))
 			compare_content(slot);
 	}
 	if (go_on()) {
@@ -359,14 +376,14 @@ static int usage(void)
 }
 
 enum { O_PLAIN = 256, O_FWD, O_SEED, O_STATEMENTS, O_JOURNAL, O_PAGE_SIZE, O_ENCODING, O_AUTO_VACUUM, O_CONNECTIONS, O_PROCESSES,
-       O_PATIENCE, O_DIE_AT, O_SABOTAGE, O_KEEP_GOING, O_TRACE, O_DUMP };
+       O_PATIENCE, O_DIE_AT, O_SABOTAGE, O_DUMP_EVERY, O_KEEP_GOING, O_TRACE, O_DUMP };
 
 static const struct option options[] = {
 	{"plain", 1, NULL, O_PLAIN}, {"fwd", 1, NULL, O_FWD}, {"seed", 1, NULL, O_SEED}, {"statements", 1, NULL, O_STATEMENTS},
 	{"journal", 1, NULL, O_JOURNAL}, {"page-size", 1, NULL, O_PAGE_SIZE}, {"encoding", 1, NULL, O_ENCODING},
 	{"auto-vacuum", 1, NULL, O_AUTO_VACUUM}, {"connections", 1, NULL, O_CONNECTIONS}, {"processes", 0, NULL, O_PROCESSES},
 	{"patience-ms", 1, NULL, O_PATIENCE}, {"die-at", 1, NULL, O_DIE_AT}, {"sabotage", 1, NULL, O_SABOTAGE},
-	{"keep-going", 0, NULL, O_KEEP_GOING}, {"trace", 0, NULL, O_TRACE}, {"dump", 1, NULL, O_DUMP}, {0},
+	{"dump-every", 1, NULL, O_DUMP_EVERY}, {"keep-going", 0, NULL, O_KEEP_GOING}, {"trace", 0, NULL, O_TRACE}, {"dump", 1, NULL, O_DUMP}, {0},
 };
 
 int main(int argc, char **argv)
@@ -389,6 +406,7 @@ int main(int argc, char **argv)
 		case O_PATIENCE: d.exec.patience_ms = atoi(optarg); break;
 		case O_DIE_AT: d.die_at = atoi(optarg); break;
 		case O_SABOTAGE: d.sabotage = optarg; break;
+		case O_DUMP_EVERY: d.dump_every = atoi(optarg); break;
 		case O_KEEP_GOING: d.keep_going = true; break;
 		case O_TRACE: d.trace = true; break;
 		case O_DUMP: dump = optarg; break;

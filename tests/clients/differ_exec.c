@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SHOWN_ROWS = 12, SHOWN_BYTES = 24, KILL_NEVER = -1 };
+enum { SHOWN_ROWS = 12, SHOWN_BYTES = 240, KILL_NEVER = -1 };
 
 struct side {
 	sqlite3 *db;

@@ -13,7 +13,7 @@ from cluster import Cluster, HarnessError, client, slow_factor
 from marks import bound, is_soak, note
 
 DB = "app.db"
-STATEMENTS = 12000 if is_soak() else 1600
+STATEMENTS = 20000 if is_soak() else 2500
 PARTS = 12 if is_soak() else 4  # of a run whose client is killed
 PAGE_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 BOUND = STATEMENTS * 0.1 + 120
@@ -53,6 +53,7 @@ class Run:
                 "--statements", str(statements), "--journal", self.journal, "--page-size", str(self.page_size),
                 "--encoding", self.encoding, "--auto-vacuum", self.auto_vacuum, "--connections", str(self.connections),
                 "--patience-ms", str(int(20000 * slow_factor()))]
+        argv += getattr(self, "extra", [])
         argv += ["--processes"] * self.processes
         argv += ["--die-at", str(die_at)] * bool(die_at)
         process = self.cluster.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -94,7 +95,8 @@ def fresh_seed():
 
 def forwarded(run, node, before):
     """That it was litefwd that committed, once per LiteFS transaction."""
-    commits = node.counters(DB)["commits"]
+    counters = node.counters(DB)
+    commits = counters["commits_remote"] + counters["commits_self"]
     transactions = run.cluster.primary.pos(DB)[0] - before
     assert commits > 0 and commits == transactions, f"litefwd counts {commits} commits, LiteFS {transactions}"
 
