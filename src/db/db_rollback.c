@@ -190,6 +190,24 @@ ssize_t db_journal_read(struct db *db, void *buf, size_t len, off_t off)
 	return n;
 }
 
+/*
+ * SQLite makes the file shorter (VACUUM, auto_vacuum) only when the journal has ended and the transaction is committed: by then
+ * LiteFS has it. What size it will be says page 1 already; the truncation finds nothing left to do.
+ */
+static int cut_to_header_locked(struct db *db)
+{
+	struct sqlite_header header;
+	int err = page_set_get(&db->overlay, 1, db->scratch);
+
+	if (err == -ENOENT)
+		return 0;
+	if (!err && sqlite_header_parse(db->scratch, &header) == 0 && header.page_count && header.page_count < db->overlay_pages) {
+		db->overlay_pages = header.page_count;
+		page_set_cut(&db->overlay, db->overlay_pages);
+	}
+	return err;
+}
+
 /* The transaction ends: parked until it is committed, where there is something to commit. */
 static int end_transaction_locked(struct db *db, enum journal_end end, struct db_call *call)
 {
@@ -197,7 +215,7 @@ static int end_transaction_locked(struct db *db, enum journal_end end, struct db
 
 	if (!db->writing)
 		return 0;
-	if (db->doomed || db->poison || db->up_state != UP_HELD) {
+	if (db->doomed || db->poison || db->up_state != UP_HELD || cut_to_header_locked(db)) {
 		db_drop_transaction_locked(db);
 		return -EIO;
 	}
