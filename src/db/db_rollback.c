@@ -264,6 +264,12 @@ int db_journal_write(struct db *db, uint64_t owner, const void *data, size_t len
 
 	pthread_mutex_lock(&db->mu);
 	writer = db->locks.exclusive[SLOT_RESERVED];
+	/*
+	 * A connection with an open cursor keeps its journal (TRUNCATE, PERSIST) open between transactions; meanwhile another one's
+	 * rollback (DELETE) may have unlinked it. SQLite goes on with a file without a name, and so may it here.
+	 */
+	if (!db->journal.exists && db->mode == DB_MODE_ROLLBACK && writer && writer->id == owner && off == 0)
+		vjournal_create(&db->journal);
 	if (db->mode != DB_MODE_ROLLBACK || !writer || writer->id != owner || !db->journal.exists || off < 0) {
 		err = refuse(&limit_lock, db, "no_lock", "a journal is SQLite's own; do not write to it");
 	} else if (vjournal_write_ends(&db->journal, (uint64_t)off, data, len)) {
