@@ -12,10 +12,10 @@
  * What is equal: result codes, messages, rows, changes(), total_changes(), last_insert_rowid(), the transaction's state, and all
  * content every some hundred statements and at the end. What need not be: when SQLITE_BUSY comes from litefwd's way of taking
  * the upstream's lock in the background, the statement is repeated, but only if
- *   - the plain side has already said that it is not BUSY (or that it is BUSY_SNAPSHOT, which comes after the lock),
+ *   - the plain side has already answered something else (BUSY_SNAPSHOT and a BUSY at the commit come after that lock),
  *   - nothing was written in that transaction, so that it is the beginning of a write,
- * or SQLite's own busy handler does that, also at the end of a rollback journal's transaction. A BUSY of the plain side must be
- * one of litefwd's, at once.
+ * or SQLite's own busy handler does that, also at the end of a rollback journal's transaction, if plain's was not called. What is
+ * BUSY on the plain side must be BUSY through litefwd.
  *
  * --die-at N: SIGKILL at the first statement from N on at which a connection has written in an open transaction; in the middle of
  * a statement or between two, as the seed says. --sabotage changes one statement on litefwd's side: must be found.
@@ -137,6 +137,11 @@ static int64_t now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+static bool same(void)
+{
+	return d.plain.ext == d.fwd.ext && d.plain.text.len == d.fwd.text.len && !memcmp(d.plain.text.s, d.fwd.text.s, d.fwd.text.len);
+}
+
 static void run_fwd(int slot, const char *command)
 {
 	/* Spilling, checkpoints and changes of the journal's mode succeed without a lock that they asked for: busy_calls knows. */
@@ -147,16 +152,12 @@ static void run_fwd(int slot, const char *command)
 		slots_run(d.slots, slot, SIDE_FWD, command, patient, -1, &d.fwd);
 		if (patient)
 			d.waits += d.fwd.busy_calls;
-		if (d.fwd.ext != SQLITE_BUSY || d.plain.ext == SQLITE_BUSY || d.fwd.txn_before == SQLITE_TXN_WRITE || now_ms() >= end)
+		/* A BUSY that plain got at a later moment, such as the commit of one statement, is waited for, too. */
+		if (d.fwd.ext != SQLITE_BUSY || d.fwd.txn_before == SQLITE_TXN_WRITE || same() || now_ms() >= end)
 			return;
 		d.repeated++;
 		usleep(1000);
 	}
-}
-
-static bool same(void)
-{
-	return d.plain.ext == d.fwd.ext && d.plain.text.len == d.fwd.text.len && !memcmp(d.plain.text.s, d.fwd.text.s, d.fwd.text.len);
 }
 
 /* True when litefwd's side gets something else: what, is in d.other. */
@@ -166,7 +167,7 @@ static bool sabotage(const char *command, const struct gen *before)
 		return false;
 	text_clear(&d.other);
 	if (!strcmp(d.sabotage, "error"))
-		text_add(&d.other, "SELECT nothing");
+		text_add(&d.other, "SELECT no_such_column");
 	else if (!strcmp(d.sabotage, "read") && d.plain.rows && !strncmp(command, "SELECT", 6))
 		text_add(&d.other, "SELECT * FROM (%s) LIMIT %u", command, d.plain.rows - 1);
 	else if (!strcmp(d.sabotage, "lost") && !strcmp(command, "COMMIT") && d.plain.txn_before == SQLITE_TXN_WRITE && !d.plain.ext)

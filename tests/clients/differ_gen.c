@@ -451,7 +451,7 @@ bool gen_setting(struct gen *g, int i, struct text *out)
 		text_add(out, "PRAGMA synchronous = %s", PICK(r, "OFF", "NORMAL", "NORMAL", "FULL"));
 		return true;
 	case 4:
-		text_add(out, "PRAGMA mmap_size = %s", PICK(r, "0", "0", "0", "0"));
+		text_add(out, "PRAGMA mmap_size = %s", PICK(r, "0", "0", "0", "1000000"));
 		return true;
 	default:
 		return false;

@@ -18,8 +18,12 @@ PARTS = 12 if is_soak() else 4  # of a run whose client is killed
 PAGE_SIZES = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 BOUND = STATEMENTS * 0.1 + 120
 
-# (what was found, node, settings, statements)
-FOUND_SEEDS = []
+# (what was found, node's index, journal, processes, seed)
+FOUND_SEEDS = [
+    ("VACUUM, then growth: zeros that the kernel had read ahead behind the end", 1, "wal", True, 1),
+    ("shorter by auto_vacuum in rollback mode: truncated after the journal's end", 1, "delete", False, 1),
+    ("a journal that another connection unlinked under an open cursor", 1, "mix", True, 303),
+]
 
 
 class Run:
@@ -40,7 +44,7 @@ class Run:
              f"{self.connections} {'processes' if processes else 'connections'}")
 
     def create(self):
-        """By a direct client of the primary: the same settings as differ's own, which then creates neither."""
+        """By a direct client of the primary: the same settings as differ's own, which then creates neither. Without this, both."""
         sql = (f"PRAGMA page_size = {self.page_size}; PRAGMA encoding = '{self.encoding}'; PRAGMA auto_vacuum = {self.auto_vacuum}; "
                f"PRAGMA journal_mode = {'delete' if self.journal == 'mix' else self.journal}; CREATE TABLE base(x);")
         self.cluster.shell(self.plain, sql)
@@ -53,7 +57,6 @@ class Run:
                 "--statements", str(statements), "--journal", self.journal, "--page-size", str(self.page_size),
                 "--encoding", self.encoding, "--auto-vacuum", self.auto_vacuum, "--connections", str(self.connections),
                 "--patience-ms", str(int(20000 * slow_factor()))]
-        argv += getattr(self, "extra", [])
         argv += ["--processes"] * self.processes
         argv += ["--die-at", str(die_at)] * bool(die_at)
         process = self.cluster.spawn(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -101,11 +104,13 @@ def forwarded(run, node, before):
     assert commits > 0 and commits == transactions, f"litefwd counts {commits} commits, LiteFS {transactions}"
 
 
-def differential(index, journal, processes, seed=None, statements=STATEMENTS):
+def differential(index, journal, processes, seed=None, statements=STATEMENTS, direct=False):
+    """direct: the database is created by a direct client, and not through litefwd."""
     with Cluster(n=2) as cluster:
         node = cluster.nodes[index]
         run = Run(cluster, node, journal, fresh_seed() if seed is None else seed, processes)
-        run.create()
+        if direct:
+            run.create()
         before = cluster.primary.pos(DB)[0]
         run.part(run.seed, statements)
         run.describe()
@@ -141,12 +146,12 @@ def test_differential__wal_on_a_replica__as_on_a_plain_file():
 
 @bound(BOUND)
 def test_differential__wal_on_a_replica_by_processes__as_on_a_plain_file():
-    differential(1, "wal", processes=True)
+    differential(1, "wal", processes=True, direct=True)
 
 
 @bound(BOUND)
 def test_differential__wal_on_the_primary__as_on_a_plain_file():
-    differential(0, "wal", processes=False)
+    differential(0, "wal", processes=False, direct=True)
 
 
 @bound(BOUND)
@@ -162,3 +167,44 @@ def test_differential__wal_client_killed_on_a_replica__as_on_a_plain_file():
 @bound(BOUND)
 def test_differential__wal_client_killed_on_the_primary__as_on_a_plain_file():
     differential_with_deaths(0, "wal", processes=True)
+
+
+# ---------------------------------------------------------------- rollback journals, and the switch to WAL
+
+@bound(BOUND)
+def test_differential__journals_on_a_replica__as_on_a_plain_file():
+    differential(1, "mix", processes=False, direct=True)
+
+
+@bound(BOUND)
+def test_differential__journals_on_a_replica_by_processes__as_on_a_plain_file():
+    differential(1, "mix", processes=True)
+
+
+@bound(BOUND)
+def test_differential__journals_on_the_primary__as_on_a_plain_file():
+    differential(0, "mix", processes=False)
+
+
+@bound(BOUND)
+def test_differential__journals_on_the_primary_by_processes__as_on_a_plain_file():
+    differential(0, "mix", processes=True, direct=True)
+
+
+@bound(BOUND)
+def test_differential__journals_client_killed_on_a_replica__as_on_a_plain_file():
+    differential_with_deaths(1, "mix", processes=True)
+
+
+@bound(BOUND)
+def test_differential__journals_client_killed_on_the_primary__as_on_a_plain_file():
+    differential_with_deaths(0, "mix", processes=False)
+
+
+# ---------------------------------------------------------------- found once
+
+@bound(BOUND)
+def test_differential__seeds_that_found_something__as_on_a_plain_file():
+    for what, index, journal, processes, seed in FOUND_SEEDS:
+        note(what)
+        differential(index, journal, processes, seed, 2500, direct=True)
