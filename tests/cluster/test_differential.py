@@ -22,6 +22,7 @@ BOUND = STATEMENTS * 0.1 + 120
 FOUND_SEEDS = [
     ("VACUUM, then growth: zeros that the kernel had read ahead behind the end", 1, "wal", True, 1),
     ("shorter by auto_vacuum in rollback mode: truncated after the journal's end", 1, "delete", False, 1),
+    ("frames that SQLite never gave a salt, after ROLLBACK TO behind an overwritten one", 1, "wal", True, 2029027335),
     ("a journal that another connection unlinked under an open cursor", 1, "mix", True, 303),
 ]
 
