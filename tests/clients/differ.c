@@ -308,7 +308,13 @@ static void setup(void)
 			 d.gen.page_size, d.encoding, d.auto_vacuum, d.gen.wal ? "wal" : d.gen.journal[0] == 'm' ? "delete" : d.gen.journal);
 		slots_run(d.slots, 0, side, "#open", true, -1, &a);
 		for (char *sql = strtok(d.command.s, "|"); sql; sql = strtok(NULL, "|")) {
-			slots_run(d.slots, 0, side, sql, true, -1, &a);
+			int64_t end = now_ms() + d.exec.patience_ms;
+
+			/* The change to WAL is a write that begins without SQLite's busy handler. */
+			while (slots_run(d.slots, 0, side, sql, true, -1, &a), a.ext == SQLITE_BUSY && side == SIDE_FWD && now_ms() < end) {
+				d.repeated++;
+				usleep(1000);
+			}
 			if (a.ext) {
 				fprintf(stderr, "differ: cannot create %s: %s: %s\n", d.exec.path[side], sql, a.text.s);
 				exit(2);
