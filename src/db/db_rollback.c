@@ -204,6 +204,24 @@ ssize_t db_journal_read(struct db *db, void *buf, size_t len, off_t off)
 	return n;
 }
 
+/*
+ * SQLite makes the file shorter (VACUUM, auto_vacuum) only when the journal has ended and the transaction is committed: by then
+ * LiteFS has it. What size it will be says page 1 already; the truncation finds nothing left to do.
+ */
+static int cut_to_header_locked(struct db *db)
+{
+	struct sqlite_header header;
+	int err = page_set_get(&db->overlay, 1, db->scratch);
+
+	if (err == -ENOENT)
+		return 0;
+	if (!err && sqlite_header_parse(db->scratch, &header) == 0 && header.page_count && header.page_count < db->overlay_pages) {
+		db->overlay_pages = header.page_count;
+		page_set_cut(&db->overlay, db->overlay_pages);
+	}
+	return err;
+}
+
 /* The transaction ends: parked until it is committed, where there is something to commit. */
 static int end_transaction_locked(struct db *db, enum journal_end end, struct db_call *call)
 {
@@ -211,7 +229,7 @@ static int end_transaction_locked(struct db *db, enum journal_end end, struct db
 
 	if (!db->writing)
 		return 0;
-	if (db->doomed || db->poison || db->up_state != UP_HELD) {
+	if (db->doomed || db->poison || db->up_state != UP_HELD || cut_to_header_locked(db)) {
 		db_drop_transaction_locked(db);
 		return -EIO;
 	}
@@ -260,6 +278,12 @@ int db_journal_write(struct db *db, uint64_t owner, const void *data, size_t len
 
 	pthread_mutex_lock(&db->mu);
 	writer = db->locks.exclusive[SLOT_RESERVED];
+	/*
+	 * A connection with an open cursor keeps its journal (TRUNCATE, PERSIST) open between transactions; meanwhile another one's
+	 * rollback (DELETE) may have unlinked it. SQLite goes on with a file without a name, and so may it here.
+	 */
+	if (!db->journal.exists && db->mode == DB_MODE_ROLLBACK && writer && writer->id == owner && off == 0)
+		vjournal_create(&db->journal);
 	if (db->mode != DB_MODE_ROLLBACK || !writer || writer->id != owner || !db->journal.exists || off < 0) {
 		err = refuse(&limit_lock, db, "no_lock", "a journal is SQLite's own; do not write to it");
 	} else if (vjournal_write_ends(&db->journal, (uint64_t)off, data, len)) {

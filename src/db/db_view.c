@@ -109,7 +109,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	uint8_t header[WALINDEX_HEADER_SIZE];
 	struct fresh f = {.page1 = malloc(65536)};
 	bool mode_changed, grown;
-	uint32_t *pgnos = NULL, count = 0;
+	uint32_t *pgnos = NULL, count = 0, old_end = 0;
 	int err;
 
 	if (!f.page1)
@@ -130,15 +130,16 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	mode_changed = (f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK) != db->told_mode;
 	grown = f.pages != db->base_pages;
 	if (!foreign) {
-		pgnos = malloc(sizeof *pgnos * (db->undo.count + 2));
+		pgnos = malloc(sizeof *pgnos * (db->undo.count + 1));
 		if (pgnos && db->undo.count)
 			memcpy(pgnos, db->undo.pgnos, sizeof *pgnos * db->undo.count);
 		count = db->undo.count;
-		/* The kernel's page at the old end may be zeros behind it. */
-		if (pgnos && grown && db->base_pages)
-			pgnos[count++] = db->base_pages;
-		if (pgnos && grown)
-			pgnos[count++] = db->base_pages + 1;
+		/*
+		 * Behind the old end the kernel may have zeros: of the page that the end was in, and of as many as it read
+		 * ahead while it still thought the file longer, which it keeps when it is told of the end.
+		 */
+		if (grown && db->base_pages)
+			old_end = db->base_pages < f.pages ? db->base_pages : f.pages;
 	}
 	err = vwal_restart(&db->wal, f.page1, f.header.page_size, f.pages);
 	if (!err) {
@@ -170,6 +171,8 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	}
 	store_header(db, header);
 	invalidate(db, pgnos, count, f.header.page_size); /* no memory for a list: everything, too */
+	if (pgnos && old_end)
+		db->config->notify->invalidate(db->notify_ctx, (off_t)(old_end - 1) * f.header.page_size, 0);
 	if (mode_changed)
 		db->config->notify->mode_changed(db->notify_ctx);
 	free(pgnos);

@@ -49,9 +49,10 @@ int vwal_frame(const struct vwal *wal, uint32_t frame, struct vwal_frame *ret, v
 		return -EBADMSG;
 	/*
 	 * SQLite leaves salt and checksum zero once a transaction has overwritten one of its own frames, and
-	 * fills them in when the commit frame is written: after our commit.
+	 * fills them in when the commit frame is written: after our commit. SQLite 3.40 does not even then, if a ROLLBACK TO
+	 * went back to before the overwritten frame (it begins to rewrite there, behind the last frame).
 	 */
-	if (memcmp(head + 8, wal->salt.bytes, 8) != 0 && (frame <= wal->committed || memcmp(head + 8, zero, sizeof zero) != 0))
+	if (memcmp(head + 8, wal->salt.bytes, 8) != 0 && memcmp(head + 8, zero, sizeof zero) != 0)
 		return -EBADMSG;
 	ret->pgno = be32(head);
 	ret->commit = be32(head + 4);

@@ -93,8 +93,10 @@ def client(name):
             return path
     path = os.path.join(_client_build_dir(), name)
     if not os.path.exists(path):
-        source = os.path.join(TOP_SRC, "tests", "clients", name + ".c")
-        subprocess.run(["cc", "-O1", "-g", "-std=gnu11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-o", path, source,
+        sources = [os.path.join(TOP_SRC, "tests", "clients", file)
+                   for file in sorted(os.listdir(os.path.join(TOP_SRC, "tests", "clients")))
+                   if re.fullmatch(re.escape(name) + r"(_\w+)?\.c", file)]
+        subprocess.run(["cc", "-O1", "-g", "-std=gnu11", "-D_GNU_SOURCE", "-D_FILE_OFFSET_BITS=64", "-o", path, *sources,
                         "-lsqlite3", "-lpthread"], check=True)
     return path
 
