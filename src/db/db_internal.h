@@ -209,6 +209,7 @@ struct db {
 /* After so many vain checkpoints a direct reader is in the way, perhaps for ever: an error is better than silence. */
 #define CKPT_PATIENCE 5
 #define WRITE_PARK_SINGLE_NS (60 * NS_PER_MS)
+#define WRITE_PARK_CREATE_NS (2 * NS_PER_S)
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
 #define GONE_WAIT_NS (2 * NS_PER_S)

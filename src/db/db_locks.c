@@ -224,7 +224,13 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 		db->stats.busy_write++;
 	if (result != DB_PARKED || !call)
 		return result;
-	if (db_single_locked(db, owner->tgid)) {
+	if (db->absent && !db_writer_locked(db)) {
+		/*
+		 * It is being created, mostly by PRAGMA journal_mode = WAL, for which SQLite asks no busy handler. Nobody can
+		 * be kept from unlocking who would matter: nothing is in it yet.
+		 */
+		wait_ns = WRITE_PARK_CREATE_NS;
+	} else if (db_single_locked(db, owner->tgid)) {
 		/* SQLite's busy_timeout counts its own sleeps, not our waiting: long enough for a begin that nobody contends. */
 		wait_ns = db->rtt_ns * 3 + WRITE_PARK_SINGLE_NS;
 		if (wait_ns > db->config->settings->halt_timeout_ms * NS_PER_MS)
