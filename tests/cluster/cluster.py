@@ -702,6 +702,8 @@ class Cluster:
         """A child that the sweep can find. log: a file that gets its stdout and stderr, appended."""
         env = dict(os.environ)
         env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+        for name_ in ("ASAN_OPTIONS", "TSAN_OPTIONS"):  # a client's SIGBUS in LiteFS' own "-shm" is told by its status
+            env.setdefault(name_, "handle_sigbus=0")
         env.update(self.env)
         env[MARK] = self.base
         if log is None and "stderr" not in popen:
