@@ -311,16 +311,25 @@ static int sink_write(void *arg, const void *data, size_t len)
 	return 0;
 }
 
+/* No two transactions leave the same one: else caches of the one would be taken for the other's (seen_states.h). */
+static void bump_change_counter(uint8_t page1[PAGE])
+{
+	static atomic_uint counter = 1000;
+
+	put_be32(page1 + 24, atomic_fetch_add(&counter, 1));
+}
+
 static void fill_page1(uint8_t page[PAGE], uint32_t page_size, int version)
 {
 	memset(page, 0, PAGE);
+	bump_change_counter(page);
 	memcpy(page, "SQLite format 3", 16);
 	page[16] = (uint8_t)(page_size >> 8);
 	page[17] = (uint8_t)(page_size >> 16);
 	page[18] = page[19] = (uint8_t)version;
 }
 
-/* One transaction upon what LiteFS has here; pages: how many of page 1, 2 it carries, from the last. */
+/* One transaction upon what LiteFS has here, of the pages first..last. */
 static void send_from_elsewhere(struct local *l, uint32_t first, uint32_t last, uint32_t size, uint8_t fill, bool here)
 {
 	struct pos before = rig_pos(l);
@@ -334,12 +343,13 @@ static void send_from_elsewhere(struct local *l, uint32_t first, uint32_t last, 
 	assert_int_equal(ltx_encoder_init(&enc, &h, sink_write, &sink), 0);
 	for (uint32_t pgno = first; pgno <= last; pgno++) {
 		uint8_t old[PAGE], page[PAGE];
+		bool was_there = l->db_fd >= 0 && pread(l->db_fd, old, PAGE, (off_t)(pgno - 1) * PAGE) == PAGE;
 
 		if (pgno == 1)
 			fill_page1(page, PAGE, 1);
 		else
 			memset(page, fill, PAGE);
-		if (l->db_fd >= 0 && pread(l->db_fd, old, PAGE, (off_t)(pgno - 1) * PAGE) == PAGE)
+		if (was_there)
 			post ^= ltx_page_checksum(pgno, old, PAGE);
 		post ^= ltx_page_checksum(pgno, page, PAGE);
 		assert_int_equal(ltx_encoder_page(&enc, pgno, page), 0);
@@ -361,7 +371,7 @@ static void send_from_elsewhere(struct local *l, uint32_t first, uint32_t last, 
 
 void rig_foreign(struct local *l, uint8_t fill, bool here)
 {
-	send_from_elsewhere(l, 2, 2, rig_file_pages(l), fill, here);
+	send_from_elsewhere(l, 1, 2, rig_file_pages(l), fill, here);
 }
 
 void rig_drop_here(struct local *l)
@@ -729,12 +739,28 @@ int client_journal(struct local *l, uint64_t id, const char *super)
 	return err ? err : write_header(l, id, 1); /* after the sync: how many there are */
 }
 
+static bool read_file(struct local *l, uint32_t pgno, uint8_t page[PAGE])
+{
+	ssize_t n;
+
+	pthread_mutex_lock(&l->rig->mutex);
+	n = l->db_fd < 0 ? 0 : pread(l->db_fd, page, PAGE, (off_t)(pgno - 1) * PAGE);
+	pthread_mutex_unlock(&l->rig->mutex);
+	return n == PAGE;
+}
+
 int client_write(struct local *l, uint64_t id, uint32_t pgno, uint8_t fill)
 {
-	uint8_t page[PAGE];
+	uint8_t page[PAGE], page1[PAGE];
+	int err;
 
 	memset(page, fill, PAGE);
-	return db_write(l->db, tgid_of(id), page, PAGE, (off_t)(pgno - 1) * PAGE);
+	err = db_write(l->db, tgid_of(id), page, PAGE, (off_t)(pgno - 1) * PAGE);
+	if (err || pgno == 1 || !read_file(l, 1, page1))
+		return err;
+	if (rig_file(l, pgno) != fill)
+		bump_change_counter(page1);
+	return db_write(l->db, tgid_of(id), page1, PAGE, 0);
 }
 
 int client_write_page1(struct local *l, uint64_t id, uint32_t page_size, int version)
