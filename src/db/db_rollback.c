@@ -135,7 +135,6 @@ int db_write(struct db *db, pid_t tgid, const void *data, size_t len, off_t off)
 		if (!err && pgno > db->overlay_pages)
 			db->overlay_pages = pgno;
 	}
-	db->between = false;
 	if (err) { /* a mapping of the file has it in the kernel's pages */
 		db->spoiled = true;
 		pthread_cond_signal(&db->g_cond);
