@@ -465,6 +465,9 @@ static void make_database(struct local *l)
 	l->db_fd = open_file(l, "");
 	l->shm_fd = open_file(l, "-shm");
 	l->pos_fd = open_file(l, "-pos");
+	assert_int_equal(pread(l->db_fd, page, PAGE, 0), PAGE);
+	put_be32(page + 28, PAGES);
+	assert_int_equal(pwrite(l->db_fd, page, PAGE, 0), PAGE);
 	memset(page, 'a', PAGE);
 	for (uint32_t pgno = 2; pgno <= PAGES; pgno++)
 		assert_int_equal(pwrite(l->db_fd, page, PAGE, (off_t)(pgno - 1) * PAGE), PAGE);
@@ -769,6 +772,17 @@ int client_write_page1(struct local *l, uint64_t id, uint32_t page_size, int ver
 
 	fill_page1(page, page_size, version);
 	return db_write(l->db, tgid_of(id), page, PAGE, 0);
+}
+
+int client_write_size(struct local *l, uint64_t id, uint32_t pages)
+{
+	uint8_t page1[PAGE];
+
+	assert_true(read_file(l, 1, page1));
+	bump_change_counter(page1);
+	memcpy(page1 + 92, page1 + 24, 4); /* version-valid-for: the size is to be believed */
+	put_be32(page1 + 28, pages);
+	return db_write(l->db, tgid_of(id), page1, PAGE, 0);
 }
 
 int client_read(struct local *l, uint64_t id, uint32_t pgno)

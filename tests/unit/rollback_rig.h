@@ -121,6 +121,8 @@ int client_journal(struct local *l, uint64_t id, const char *super);
 /* And page 1 with it, whose change counter rises; written back as LiteFS has it, the counter is, too: a rollback. */
 int client_write(struct local *l, uint64_t id, uint32_t pgno, uint8_t fill);
 int client_write_page1(struct local *l, uint64_t id, uint32_t page_size, int version);
+/* Page 1, which says how many pages there are to be. */
+int client_write_size(struct local *l, uint64_t id, uint32_t pages);
 /* First byte of a page as the client reads it: all of it is one byte (but page 1's). -errno; -1 at the end. */
 int client_read(struct local *l, uint64_t id, uint32_t pgno);
 

@@ -505,6 +505,28 @@ static void journal__not_the_writers__refused_and_kept(void **state)
 	assert_goes_on(l, 2, 'b');
 }
 
+/* TRUNCATE and PERSIST keep it open; another connection's DELETE has unlinked it. */
+static void journal__unlinked_under_its_writer__begins_anew_at_its_header(void **state)
+{
+	struct rig *r = *state;
+	struct local *l = &r->a;
+	uint8_t head[JOURNAL_MAGIC_SIZE];
+	struct waiting w;
+
+	client_open(l, 1);
+	client_reserved(l, 1);
+	waiting_init(&w);
+	assert_false(db_journal_exists(l->db));
+	assert_int_equal(db_journal_write(l->db, 1, journal_magic, JOURNAL_MAGIC_SIZE, 512, &w.call), -EACCES);
+	assert_int_equal(db_journal_write(l->db, 1, journal_magic, JOURNAL_MAGIC_SIZE, 0, &w.call), 0);
+	assert_int_equal(db_journal_read(l->db, head, sizeof head, 0), sizeof head);
+	assert_int_equal(client_try_exclusive(l, 1), 0);
+	assert_int_equal(client_write(l, 1, 2, 'b'), 0);
+	assert_int_equal(client_end(l, 1, TRUNCATED), 0);
+	client_unlock(l, 1);
+	assert_goes_on(l, 1, 'b');
+}
+
 static void journal__read_back__as_written(void **state)
 {
 	struct rig *r = *state;
@@ -522,6 +544,26 @@ static void journal__read_back__as_written(void **state)
 }
 
 /* ---- sizes and modes ---- */
+
+/* SQLite cuts the file after the journal's end, which is the commit: page 1 says by then how long it will be. */
+static void truncate__after_the_end__smaller_by_page_1_already(void **state)
+{
+	struct rig *r = *state;
+	struct local *l = &r->a;
+
+	client_open(l, 1);
+	client_advance(l, 1, WRITTEN, 'b', NULL);
+	assert_int_equal(client_write(l, 1, 4, 'y'), 0);
+	assert_int_equal(client_write_size(l, 1, 2), 0);
+	assert_int_equal(db_size(l->db, FILE_DATABASE), PAGES * PAGE); /* not yet */
+	assert_int_equal(client_end(l, 1, ZEROED), 0);
+	assert_int_equal(rig_file_pages(l), 2);
+	assert_int_equal(db_truncate(l->db, 1001, 2 * PAGE), 0);
+	client_unlock(l, 1);
+	assert_int_equal(fake_count(r->primary, FAKE_TX), 1);
+	assert_goes_on(l, 1, 'b');
+	assert_int_equal(db_size(l->db, FILE_DATABASE), 2 * PAGE);
+}
 
 static void truncate__vacuum__smaller_everywhere(void **state)
 {
@@ -1407,7 +1449,9 @@ int main(void)
 		TEST(write__super_journal_elsewhere__eacces),
 		TEST(write__another_page_size_or_part_of_a_page__eacces),
 		TEST(journal__not_the_writers__refused_and_kept),
+		TEST(journal__unlinked_under_its_writer__begins_anew_at_its_header),
 		TEST(journal__read_back__as_written),
+		TEST(truncate__after_the_end__smaller_by_page_1_already),
 		TEST(truncate__vacuum__smaller_everywhere),
 		TEST(truncate__and_nothing_written__smaller_everywhere),
 		TEST(truncate__then_grown_again__zeros_between),
