@@ -711,7 +711,8 @@ void db_commit(struct db *db)
 			db_drop_transaction_locked(db);
 		else
 			db_finish_journal_locked(db, db->journal_end);
-		db->between = true;
+		/* A super-journal's end is not yet the end: where another database failed, this one is taken back now. */
+		db->between = !vjournal_is_hot(&db->journal);
 		if (!db_writer_locked(db) && vjournal_is_hot(&db->journal))
 			vjournal_remove(&db->journal); /* the owner died in a call that ended a super-journal */
 	} else if (!db_writer_locked(db) && db->committed_in_hold) {

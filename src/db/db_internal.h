@@ -128,8 +128,7 @@ struct db {
 	struct page_set overlay;
 	uint32_t overlay_pages; /* size of the database as its writer sees it */
 	struct vjournal journal;
-	bool between; /* RESERVED is held over from the last transaction: locking_mode EXCLUSIVE */
-	bool ended_between; /* and upstream was given back meanwhile */
+	bool between; /* RESERVED is held over from the last transaction (locking_mode EXCLUSIVE): upstream may be given back */
 	bool switching; /* committed a change to WAL mode: begin anew as soon as nobody reads, and let nobody in before */
 	enum journal_end journal_end; /* of the commit in progress */
 	uint64_t commit_seq;

@@ -38,7 +38,7 @@ static void writer_left_locked(struct db *db, bool explicitly)
 	/* It died, or let go of what it wrote; a commit in progress looks after its transaction itself. */
 	if (db->mode == DB_MODE_ROLLBACK && db->up_state != UP_COMMIT && (db->writing || vjournal_is_hot(&db->journal)))
 		db_drop_transaction_locked(db);
-	db->between = db->ended_between = false;
+	db->between = false;
 	db->committed_in_hold = false;
 	db->up_idle_since_ns = clock_now_ns();
 	if (db->must_fold)
@@ -193,7 +193,7 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 			db->hold_since_ns = clock_now_ns();
 			db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
 		}
-		db->between = db->ended_between = false;
+		db->between = false;
 		lock_grant(&db->locks, owner, SLOT_BIT(wanted), true);
 		return 0;
 	case UP_IDLE:

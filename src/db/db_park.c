@@ -95,6 +95,12 @@ void db_answer_reads_locked(struct db *db)
 		db_answer_locks_locked(db);
 }
 
+/* One that holds EXCLUSIVE cannot come again later: only a begin that has failed is an answer to it. */
+static bool begin_is_to_come_locked(const struct db *db)
+{
+	return db->up_state == UP_BEGIN || db->up_state == UP_END || (db->up_state == UP_IDLE && db->want_begin);
+}
+
 void db_answer_writes_locked(struct db *db, int result)
 {
 	struct db_call **pp = &db->parked;
@@ -106,7 +112,7 @@ void db_answer_writes_locked(struct db *db, int result)
 		if ((*pp)->kind == PARK_AGAIN) {
 			bool held = db->up_state == UP_HELD && !db->doomed;
 
-			if (r == 0 && !held) {
+			if (r == 0 ? !held : begin_is_to_come_locked(db)) {
 				pp = &(*pp)->next;
 				continue;
 			}

@@ -74,6 +74,12 @@ static bool is_writer_locked(const struct db *db, pid_t tgid)
 	return db->mode == DB_MODE_ROLLBACK && writer && writer == db->locks.exclusive[SLOT_RESERVED] && writer->tgid == tgid;
 }
 
+/* In locking_mode EXCLUSIVE what is held may be ahead of what the writer knows (I5). */
+static bool may_commit_locked(const struct db *db)
+{
+	return !db->poison && !db->doomed && db->up_state == UP_HELD && pos_equal(db->up_pos, db->tip);
+}
+
 static int may_write_locked(struct db *db, pid_t tgid)
 {
 	char super[SUPER_NAME_MAX];
@@ -82,7 +88,7 @@ static int may_write_locked(struct db *db, pid_t tgid)
 		return refuse(&limit_lock, db, "no_lock",
 			      db->mode == DB_MODE_WAL ? "write through SQLite; a database cannot be overwritten as a file"
 						      : "write through SQLite with its locks (not nolock=1); a database cannot be overwritten as a file");
-	if (db->poison || db->doomed || db->up_state != UP_HELD)
+	if (!may_commit_locked(db))
 		return -EIO;
 	if (!vjournal_is_hot(&db->journal))
 		return refuse(&limit_journal, db, "no_journal",
@@ -129,7 +135,6 @@ int db_write(struct db *db, pid_t tgid, const void *data, size_t len, off_t off)
 		if (!err && pgno > db->overlay_pages)
 			db->overlay_pages = pgno;
 	}
-	db->between = false;
 	if (err) { /* a mapping of the file has it in the kernel's pages */
 		db->spoiled = true;
 		pthread_cond_signal(&db->g_cond);
@@ -227,9 +232,14 @@ static int end_transaction_locked(struct db *db, enum journal_end end, struct db
 {
 	const struct lock_owner *writer = db->locks.exclusive[SLOT_RESERVED];
 
-	if (!db->writing)
+	if (!db->writing) {
+		/* In locking_mode EXCLUSIVE nobody says that it is over: upstream may go. */
+		db->between = writer != NULL;
+		db->up_idle_since_ns = clock_now_ns();
+		pthread_cond_signal(&db->u_cond);
 		return 0;
-	if (db->doomed || db->poison || db->up_state != UP_HELD || cut_to_header_locked(db)) {
+	}
+	if (!may_commit_locked(db) || cut_to_header_locked(db)) {
 		db_drop_transaction_locked(db);
 		return -EIO;
 	}
@@ -261,8 +271,8 @@ void db_finish_journal_locked(struct db *db, enum journal_end end)
 static int begin_again_locked(struct db *db, uint64_t owner, struct db_call *call)
 {
 	if (db->up_state == UP_HELD && !db->doomed && !db->end_wanted) {
-		db->between = false;
-		return pos_equal(db->up_pos, db->tip) ? 0 : -EIO;
+		db->between = !pos_equal(db->up_pos, db->tip);
+		return db->between ? -EIO : 0;
 	}
 	db->want_begin = true;
 	pthread_cond_signal(&db->u_cond);
@@ -292,7 +302,7 @@ int db_journal_write(struct db *db, uint64_t owner, const void *data, size_t len
 			err = vjournal_write(&db->journal, (uint64_t)off, data, len);
 	} else {
 		err = vjournal_write(&db->journal, (uint64_t)off, data, len);
-		if (!err && db->between && db->ended_between)
+		if (!err && db->between)
 			err = begin_again_locked(db, owner, call);
 	}
 	pthread_mutex_unlock(&db->mu);

@@ -278,7 +278,6 @@ static int64_t held_locked(struct db *db)
 		linger_end = hold_end = db->keep_until_ns;
 	if (db->between && db_writer_locked(db) && !db->locks.exclusive[SLOT_HALT] && (db->end_wanted || now >= linger_end || now >= hold_end)) {
 		/* locking_mode EXCLUSIVE: others get their turn, and the next transaction begins anew (db_journal_write). */
-		db->ended_between = true;
 		end_locked(db);
 		return 0;
 	}

@@ -9,7 +9,8 @@ bool seen_states_add(struct seen_states *seen, const uint8_t *page1, struct pos 
 
 	for (uint32_t i = 0; i < n; i++)
 		if (!memcmp(seen->states[i].bytes, bytes, SEEN_STATE_SIZE)) {
-			bool other = !pos_equal(seen->states[i].pos, pos);
+			/* The same content by another TXID is no other state: a transaction that was taken back. */
+			bool other = seen->states[i].pos.checksum != pos.checksum;
 
 			seen->states[i].pos = pos;
 			return other;

@@ -27,7 +27,7 @@ struct seen_states {
 	uint32_t count;
 };
 
-/* Notes a state. True: the same bytes stood at another position before; that one is forgotten. */
+/* Notes a state. True: the same bytes stood for another content before; that one is forgotten. */
 bool seen_states_add(struct seen_states *seen, const uint8_t *page1, struct pos pos);
 
 #endif

@@ -592,21 +592,211 @@ static void build__old_page_differs_when_checked__euclean(void **state)
 	assert_int_equal(build(c), -EUCLEAN);
 }
 
-static void build__position_zero__never_a_snapshot(void **state)
+static void build__empty_after_a_drop__not_a_snapshot(void **state)
 {
 	struct ctx *c = *state;
 
-	make(c, 512, 0, 4, 4);
-	add_frame(c, 2, 4);
-	c->cs.before = (struct pos){0};
-	assert_int_not_equal(build(c), 0); /* MinTXID 1 would drop every other file of LiteFS */
-	unmake(c);
-	/* Not even a complete one. */
+	make(c, 512, 0, 0, 3);
+	c->cs.before = (struct pos){9, LTX_CHECKSUM_FLAG};
+	add_frame(c, 1, 0);
+	add_frame(c, 3, 3);
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 3);
+	assert_true(c->cs.after.txid == 10);
+	apply_and_compare(c);
+}
+
+/* ---- of an overlay: each page once, in any order ---- */
+
+/* The frames' last images, shuffled. */
+static int build_refs(struct ctx *c, struct page_ref refs[MAX_FRAMES])
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < c->frame_count; i++) {
+		bool last = true;
+
+		for (uint32_t k = i + 1; k < c->frame_count; k++)
+			last = last && c->frames[k].pgno != c->frames[i].pgno;
+		if (last)
+			refs[n++] = (struct page_ref){c->frames[i].pgno, c->cs.first_frame + i};
+	}
+	for (uint32_t i = n; i > 1; i--) {
+		uint32_t k = rnd(c, i);
+		struct page_ref tmp = refs[k];
+
+		refs[k] = refs[i - 1];
+		refs[i - 1] = tmp;
+	}
+	c->cs.refs = refs;
+	c->cs.ref_count = n;
+	c->cs.new_pages = c->frames[c->frame_count - 1].commit;
+	return build(c);
+}
+
+/* TXID 1 is a snapshot to LiteFS, which drops every other file for it: only of what was empty, and never of a WAL. */
+static void build__position_zero__a_snapshot_only_of_an_empty_database(void **state)
+{
+	struct ctx *c = *state;
+	struct page_ref refs[MAX_FRAMES];
+
 	make(c, 512, 0, 0, 2);
 	c->cs.before = (struct pos){0};
 	add_frame(c, 1, 0);
 	add_frame(c, 2, 2);
 	assert_int_equal(build(c), -EUCLEAN);
+	c->cs.any_mode = true;
+	assert_int_equal(build_refs(c, refs), 0);
+	assert_int_equal(c->cs.page_count, 2);
+	apply_and_compare(c);
+	unmake(c);
+
+	make(c, 512, 0, 4, 4);
+	add_frame(c, 2, 4);
+	c->cs.before = (struct pos){0};
+	assert_int_not_equal(build_refs(c, refs), 0); /* whoever sees it first: the format, or the check */
+	unmake(c);
+	/* Not even one that carries every page. */
+	make(c, 512, 0, 2, 2);
+	add_frame(c, 1, 0);
+	add_frame(c, 2, 2);
+	c->cs.before = (struct pos){0};
+	assert_int_not_equal(build_refs(c, refs), 0);
+	unmake(c);
+	/* No transaction, and yet something before it. */
+	make(c, 512, 0, 0, 2);
+	add_frame(c, 1, 1);
+	c->cs.before = (struct pos){0, LTX_CHECKSUM_FLAG | 5};
+	assert_int_not_equal(build_refs(c, refs), 0);
+}
+
+static void build_refs__random_databases__as_of_frames(void **state)
+{
+	struct ctx *c = *state;
+	struct page_ref refs[MAX_FRAMES];
+	unsigned empty = 0, grew = 0, cut = 0, over_lock = 0;
+
+	for (int round = 0; round < 800; round++) {
+		uint32_t page_size = UINT32_C(512) << rnd(c, round % 10 ? 4 : 8);
+		uint32_t base = round % 4 ? 0 : ltx_lock_pgno(page_size) - 7;
+		uint32_t room = base ? 12 : 1 + rnd(c, 30), old = 1 + rnd(c, room);
+
+		make(c, page_size, base, old, room);
+		random_frames(c, room);
+		c->cs.any_mode = true;
+		assert_int_equal(build_refs(c, refs), 0);
+		if (c->cs.page_count == 0 && c->cs.new_pages == c->cs.old_pages) {
+			assert_int_equal(c->keeps, 0);
+			empty++;
+		} else {
+			grew += c->cs.new_pages > c->cs.old_pages;
+			cut += c->cs.new_pages < c->cs.old_pages;
+			over_lock += base != 0;
+			apply_and_compare(c);
+		}
+		unmake(c);
+	}
+	assert_true(empty > 5 && grew > 50 && cut > 50 && over_lock > 100);
+}
+
+static void build_refs__page_1__mode_told_only_when_it_is_sent(void **state)
+{
+	static const struct {
+		int write, read;
+		bool any_mode, same;
+		int err;
+		bool to_wal;
+	} cases[] = {
+		{1, 1, true, false, 0, false},
+		{2, 2, true, false, 0, true},
+		{2, 1, true, false, 0, false}, /* both or none */
+		{1, 2, true, false, 0, false},
+		{1, 1, false, false, -EPROTO, false},
+		{2, 2, false, false, 0, true},
+	};
+	struct ctx *c = *state;
+	struct page_ref refs[MAX_FRAMES];
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		uint8_t *page;
+
+		make(c, 4096, 0, 4, 4);
+		add_frame(c, 2, 0);
+		page = add_frame(c, 1, 4);
+		page[18] = (uint8_t)cases[i].write;
+		page[19] = (uint8_t)cases[i].read;
+		c->cs.any_mode = cases[i].any_mode;
+		assert_int_equal(build_refs(c, refs), cases[i].err);
+		assert_int_equal(c->cs.to_wal, cases[i].to_wal);
+		if (!cases[i].err)
+			apply_and_compare(c);
+		unmake(c);
+	}
+	/* Without page 1 nothing is said about the mode, whatever it was the last time. */
+	make(c, 4096, 0, 4, 4);
+	add_frame(c, 2, 4);
+	c->cs.any_mode = c->cs.to_wal = true;
+	assert_int_equal(build_refs(c, refs), 0);
+	assert_false(c->cs.to_wal);
+}
+
+static void build_refs__what_litefs_cannot_take__eproto(void **state)
+{
+	struct ctx *c = *state;
+	struct page_ref refs[MAX_FRAMES];
+
+	for (int kind = 0; kind < 2; kind++) {
+		uint8_t *page;
+
+		make(c, 4096, 0, 4, 4);
+		page = add_frame(c, 1, 4);
+		if (kind)
+			page[16] = 0x20; /* another page size */
+		else
+			page[0] ^= 1; /* no SQLite database */
+		c->cs.any_mode = true;
+		assert_int_equal(build_refs(c, refs), -EPROTO);
+		unmake(c);
+	}
+}
+
+static void build_refs__no_size_or_one_from_nowhere__ebadmsg(void **state)
+{
+	struct ctx *c = *state;
+	struct page_ref refs[MAX_FRAMES];
+
+	make(c, 512, 0, 4, 4);
+	add_frame(c, 2, 0);
+	assert_int_equal(build_refs(c, refs), -EBADMSG);
+	unmake(c);
+	make(c, 512, 0, 4, 4);
+	add_frame(c, 2, 4 + 1 + 65536 + 1);
+	assert_int_equal(build_refs(c, refs), -EBADMSG);
+	assert_int_equal(c->keeps, 0);
+}
+
+/* VACUUM, as far as it is a cut: no image at all. */
+static void build_refs__none_and_a_cut__something_to_send(void **state)
+{
+	struct ctx *c = *state;
+	struct page_ref refs[1];
+
+	make(c, 512, 0, 5, 5);
+	c->cs.refs = refs;
+	c->cs.new_pages = 3;
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 0);
+	assert_int_equal(c->cs.new_pages, 3);
+	same_frame(c, 2, 3); /* for the comparison alone */
+	apply_and_compare(c);
+	unmake(c);
+
+	make(c, 512, 0, 5, 5);
+	c->cs.refs = refs;
+	c->cs.new_pages = 5;
+	assert_int_equal(build(c), 0);
+	assert_int_equal(c->cs.page_count, 0);
+	assert_int_equal(c->keeps, 0);
 }
 
 static void build__spool_fails__its_error(void **state)
@@ -657,7 +847,13 @@ int main(void)
 		TEST(build__what_litefs_cannot_take__eproto),
 		TEST(build__any_reader_fails_at_any_call__its_error),
 		TEST(build__old_page_differs_when_checked__euclean),
-		TEST(build__position_zero__never_a_snapshot),
+		TEST(build__position_zero__a_snapshot_only_of_an_empty_database),
+		TEST(build__empty_after_a_drop__not_a_snapshot),
+		TEST(build_refs__random_databases__as_of_frames),
+		TEST(build_refs__page_1__mode_told_only_when_it_is_sent),
+		TEST(build_refs__what_litefs_cannot_take__eproto),
+		TEST(build_refs__no_size_or_one_from_nowhere__ebadmsg),
+		TEST(build_refs__none_and_a_cut__something_to_send),
 		TEST(build__spool_fails__its_error),
 		TEST(build__beyond_the_thresholds__spilled_and_packed),
 	};

@@ -62,6 +62,7 @@ static void name_parse__each_kind__database_and_kind(void **state)
 	assert_parsed("app.db-shm", FILE_SHM, "app.db");
 	assert_parsed("app.db-pos", FILE_POS, "app.db");
 	assert_parsed("app.db-lock", FILE_LOCK, "app.db");
+	assert_parsed("app.db-mj0123AB9CD", FILE_SUPER, "app.db");
 	assert_parsed(".primary", FILE_NODE, "");
 	assert_parsed(".lag", FILE_NODE, "");
 	assert_parsed(".litefwd", FILE_STATUS, "");
@@ -77,10 +78,35 @@ static void name_parse__suffix_inside_or_changed__is_a_database(void **state)
 	assert_parsed("a b\xc3\xa4", FILE_DATABASE, "a b\xc3\xa4");
 }
 
+/* SQLite's are "-mj", six hexadecimal digits, 9, two more: no other name is taken from an application. */
+static void name_parse__nearly_a_super_journal__is_a_database(void **state)
+{
+	static const char *const names[] = {
+		"a-mj0123AB8CD",
+		"a-mj0123ab9cd",
+		"a-mj0123AG9CD",
+		"a-mj0123AB9CDx",
+		"a-mj0123AB9C",
+		"a-mj00123AB9CD",
+		"a-mJ0123AB9CD",
+		"a_mj0123AB9CD",
+		"mj0123AB9CD",
+		"a-mj0123AB9CD.db",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+		assert_parsed(names[i], FILE_DATABASE, names[i]);
+	assert_parsed("a-mjFFFFFF9FF", FILE_SUPER, "a");
+	assert_parsed("a-mj9999999999", FILE_DATABASE, "a-mj9999999999");
+	assert_parsed("a-mj999999999", FILE_SUPER, "a");
+}
+
 static void name_parse__hostile_name__refused_and_outputs_unchanged(void **state)
 {
 	static const char *const names[] = {
 		"",	     ".",	   "..",	"../x",	      "a/b",   "/",	 ".hidden",    ".primary2",
+		"-mj0123AB9CD", "x-wal-mj0123AB9CD", "x-mj0123AB9CD-wal", "x-mj0123AB9CD-mj0123AB9CD",
 		".lag-wal",  ".primary-wal", "-wal",	"-journal",   "-lock", "-pos",	 "-shm",       "x-shm-wal",
 		"x-wal-wal", "a\nb",	   "a\x7f",	"\x01",	      "...",   ".litefwd-shm",
 	};
@@ -98,6 +124,7 @@ static void name_parse__each_length__fits_or_too_long(void **state)
 	} kinds[] = {
 		{"", FILE_DATABASE}, {"-journal", FILE_JOURNAL}, {"-wal", FILE_WAL},
 		{"-shm", FILE_SHM},  {"-pos", FILE_POS},	 {"-lock", FILE_LOCK},
+		{"-mj0123AB9CD", FILE_SUPER},
 	};
 
 	(void)state;
@@ -109,7 +136,8 @@ static void name_parse__each_length__fits_or_too_long(void **state)
 			db[len] = 0;
 			strcpy(name, db);
 			strcat(name, kinds[k].suffix);
-			if (len <= NAME_DB_MAX)
+			/* A super-journal's suffix is longer than what the databases' length leaves room for. */
+			if (len <= NAME_DB_MAX && strlen(name) <= 255)
 				assert_parsed(name, kinds[k].kind, db);
 			else
 				assert_refused(name, -ENAMETOOLONG);
@@ -123,6 +151,7 @@ static void name_is_database__suffixed_or_node_file__false(void **state)
 	assert_false(name_is_database("x-wal"));
 	assert_false(name_is_database("x-journal"));
 	assert_false(name_is_database("x-lock"));
+	assert_false(name_is_database("x-mj0123AB9CD"));
 	assert_false(name_is_database(".primary"));
 	assert_false(name_is_database(".litefwd"));
 	assert_false(name_is_database("../x"));
@@ -133,6 +162,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(name_parse__each_kind__database_and_kind),
 		cmocka_unit_test(name_parse__suffix_inside_or_changed__is_a_database),
+		cmocka_unit_test(name_parse__nearly_a_super_journal__is_a_database),
 		cmocka_unit_test(name_parse__hostile_name__refused_and_outputs_unchanged),
 		cmocka_unit_test(name_parse__each_length__fits_or_too_long),
 		cmocka_unit_test(name_is_database__suffixed_or_node_file__false),

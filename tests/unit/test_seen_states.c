@@ -43,6 +43,19 @@ static void add__same_bytes_at_another_position__another_history_once(void **sta
 	assert_true(seen_states_add(&seen, page1, (struct pos){5, 55}));
 }
 
+/* Of several databases' transaction one was committed and taken back: SQLite writes the old change counter, too. */
+static void add__same_content_by_a_later_transaction__the_same_state(void **state)
+{
+	static struct seen_states seen;
+	uint8_t page1[100];
+
+	(void)state;
+	page(page1, 5);
+	assert_false(seen_states_add(&seen, page1, (struct pos){5, 55}));
+	assert_false(seen_states_add(&seen, page1, (struct pos){7, 55}));
+	assert_true(seen_states_add(&seen, page1, (struct pos){7, 56}));
+}
+
 static void add__more_than_it_keeps__oldest_forgotten(void **state)
 {
 	static struct seen_states seen;
@@ -64,6 +77,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(add__same_state_at_its_own_position__not_another_history),
 		cmocka_unit_test(add__same_bytes_at_another_position__another_history_once),
+		cmocka_unit_test(add__same_content_by_a_later_transaction__the_same_state),
 		cmocka_unit_test(add__more_than_it_keeps__oldest_forgotten),
 	};
 

@@ -179,6 +179,45 @@ static void write__file_may_not_grow__error_and_old_bytes_kept(void **state)
 	spool_fini(&s);
 }
 
+static void truncate__then_written_beyond__zeros_between(void **state)
+{
+	static const size_t thresholds[] = {0, 4096, 30};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof thresholds / sizeof thresholds[0]; i++) {
+		struct spool s;
+		char buf[60];
+
+		spool_init(&s, "/tmp", thresholds[i]);
+		assert_int_equal(spool_truncate(&s, 0), 0); /* of nothing */
+		assert_int_equal(spool_write(&s, 0, "abcdefghijklmnopqrst", 20), 0);
+		assert_int_equal(spool_truncate(&s, 21), 0); /* never longer */
+		assert_int_equal(spool_truncate(&s, 20), 0);
+		assert_int_equal(s.size, 20);
+		assert_int_equal(spool_truncate(&s, 5), 0);
+		assert_int_equal(s.size, 5);
+		assert_int_equal(spool_read(&s, 5, buf, 10), 0);
+		assert_int_equal(spool_read(&s, 0, buf, sizeof buf), 5);
+		assert_memory_equal(buf, "abcde", 5);
+		/* Where bytes had been; the second time over the last threshold, so that it spills with the hole in it. */
+		assert_int_equal(spool_write(&s, 10, "X", 1), 0);
+		assert_int_equal(spool_write(&s, 40, "Y", 1), 0);
+		assert_int_equal(s.fd >= 0, thresholds[i] < 41);
+		memset(buf, 0xee, sizeof buf);
+		assert_int_equal(spool_read(&s, 0, buf, sizeof buf), 41);
+		assert_memory_equal(buf, "abcde\0\0\0\0\0X", 11);
+		for (int k = 11; k < 40; k++)
+			assert_int_equal(buf[k], 0);
+		assert_int_equal(buf[40], 'Y');
+		assert_int_equal(spool_truncate(&s, 0), 0);
+		assert_int_equal(s.size, 0);
+		assert_int_equal(spool_write(&s, 2, "Z", 1), 0);
+		assert_int_equal(spool_read(&s, 0, buf, sizeof buf), 3);
+		assert_memory_equal(buf, "\0\0Z", 3);
+		spool_fini(&s);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -186,6 +225,7 @@ int main(void)
 		cmocka_unit_test(write_read__spilled_midway__as_an_array),
 		cmocka_unit_test(write_read__no_memory_allowed__as_an_array),
 		cmocka_unit_test(write__gap__reads_as_zeros),
+		cmocka_unit_test(truncate__then_written_beyond__zeros_between),
 		cmocka_unit_test(spill__file_has_no_name),
 		cmocka_unit_test(reset__much_memory__given_back),
 		cmocka_unit_test(write__no_directory__error_and_contents_kept),

@@ -265,6 +265,44 @@ static void header_parse__no_database__ebadmsg_and_unchanged(void **state)
 	assert_false(h.wal); /* both or none */
 }
 
+static void super_length__tail_of_a_journal__length_and_checksum(void **state)
+{
+	uint8_t tail[JOURNAL_SUPER_TAIL_SIZE];
+	uint32_t sum = 7;
+
+	(void)state;
+	assert_int_equal(sizeof tail, 16);
+	put_be32(tail, 4096);
+	put_be32(tail + 4, 0xfedcba98);
+	memcpy(tail + 8, journal_magic, sizeof journal_magic);
+	assert_int_equal(journal_super_length(tail, &sum), 4096);
+	assert_int_equal(sum, 0xfedcba98);
+	put_be32(tail, 1);
+	assert_int_equal(journal_super_length(tail, &sum), 1);
+}
+
+static void super_length__no_tail_or_no_length__ebadmsg_and_unchanged(void **state)
+{
+	static const uint32_t lengths[] = {0, 4097, UINT32_C(0x7fffffff), UINT32_C(0x80000000), UINT32_MAX};
+	uint8_t tail[JOURNAL_SUPER_TAIL_SIZE];
+	uint32_t sum = 7;
+
+	(void)state;
+	put_be32(tail, 20);
+	put_be32(tail + 4, 1);
+	memcpy(tail + 8, journal_magic, sizeof journal_magic);
+	for (size_t i = 8; i < sizeof tail; i++) {
+		tail[i] ^= 1;
+		assert_int_equal(journal_super_length(tail, &sum), -EBADMSG);
+		tail[i] ^= 1;
+	}
+	for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+		put_be32(tail, lengths[i]);
+		assert_int_equal(journal_super_length(tail, &sum), -EBADMSG);
+	}
+	assert_int_equal(sum, 7);
+}
+
 static void frame_offset__last_frame_number__no_overflow(void **state)
 {
 	(void)state;
@@ -283,6 +321,8 @@ int main(void)
 		TEST(walindex_decode__version_or_init_wrong_under_a_right_sum__ebadmsg),
 		TEST(header_parse__written_by_sqlite__page_size_mode_and_count),
 		TEST(header_parse__no_database__ebadmsg_and_unchanged),
+		TEST(super_length__tail_of_a_journal__length_and_checksum),
+		TEST(super_length__no_tail_or_no_length__ebadmsg_and_unchanged),
 		TEST(frame_offset__last_frame_number__no_overflow),
 	};
 
