@@ -252,6 +252,14 @@ static int end_transaction_locked(struct db *db, enum journal_end end, struct db
 	return DB_PARKED;
 }
 
+/* The journal stands for another process' transaction. */
+static bool is_anothers_locked(const struct db *db, pid_t tgid)
+{
+	const struct lock_owner *writer = db->locks.exclusive[SLOT_RESERVED];
+
+	return writer && writer->tgid != tgid && (db->writing || vjournal_is_hot(&db->journal));
+}
+
 void db_finish_journal_locked(struct db *db, enum journal_end end)
 {
 	static const uint8_t zeros[JOURNAL_MAGIC_SIZE];
@@ -317,7 +325,7 @@ int db_journal_truncate(struct db *db, pid_t tgid, off_t size, struct db_call *c
 	if (!db->journal.exists || size < 0) {
 		err = -ENOENT;
 	} else if ((uint64_t)size < db->journal.bytes.size) {
-		if (db->writing && !is_writer_locked(db, tgid))
+		if (is_anothers_locked(db, tgid))
 			err = refuse(&limit_lock, db, "no_lock", "a journal is SQLite's own; do not write to it");
 		else if (size < JOURNAL_MAGIC_SIZE && vjournal_is_hot(&db->journal))
 			err = end_transaction_locked(db, JOURNAL_TRUNCATED, call);
@@ -335,7 +343,7 @@ int db_journal_unlink(struct db *db, pid_t tgid, struct db_call *call)
 	pthread_mutex_lock(&db->mu);
 	if (!db->journal.exists)
 		err = -ENOENT;
-	else if (db->writing && !is_writer_locked(db, tgid))
+	else if (is_anothers_locked(db, tgid))
 		err = -EBUSY;
 	else
 		err = end_transaction_locked(db, JOURNAL_REMOVED, call);
