@@ -202,6 +202,11 @@ def test_locking_mode_exclusive__another_node_writes_in_between__next_write_fail
                             assert error.is_busy or is_io_error(error), error
                     time.sleep(0.1)
             wait_seen(cluster)
+            with node.conn(DB) as conn:
+                conn("PRAGMA locking_mode = exclusive")
+                conn("INSERT INTO t VALUES ('anew')")
+            here.append("anew")
+            wait_seen(cluster)
             print(f"n{node.index}: exclusive {here}, rival {there}")
             found = node.sql(DB, "SELECT x FROM t WHERE typeof(x) = 'text' ORDER BY rowid").split()
             assert sorted(found) == sorted(here + there), "what was acknowledged, and nothing else"
@@ -269,4 +274,5 @@ def test_journal_mode_delete__of_a_wal_database__refused_and_still_wal():
                 assert conn("PRAGMA journal_mode") == [("wal",)]
                 conn("INSERT INTO t VALUES (1)")
             assert os.path.exists(node.path(DB) + "-wal")
+            assert logged(node, "warn", DB, "wal"), "the log says why it is busy for ever"
         assert_same(cluster)
