@@ -58,6 +58,12 @@ def no_files_left(node, db=DB):
     assert not os.path.exists(node.path(db) + "-journal")
 
 
+def no_hot_journal(node, db=DB):
+    """A journal may be there in TRUNCATE and PERSIST mode, but nobody would play it back."""
+    code, head, _ = node.cluster.run(["head", "-c", "8", node.path(db) + "-journal"], check=False)
+    assert code or not head.strip("\0"), f"n{node.index}: a hot journal of {db}: {head!r}"
+
+
 def content(cluster, path):
     """A digest of integrity, schema and rows, by SQLite's own dump."""
     sql = ".timeout 20000\nPRAGMA integrity_check; PRAGMA page_size; PRAGMA user_version; PRAGMA encoding;\n.dump\n"
