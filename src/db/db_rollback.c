@@ -100,15 +100,16 @@ static int may_write_locked(struct db *db, pid_t tgid)
 	return 0;
 }
 
-/* The first write of a transaction: what it stands on. An empty database gets its page size with page 1. */
+/* The first write of a transaction: what it stands on. An empty database gets its page size with its first page. */
 static int start_writing_locked(struct db *db, const uint8_t *data, size_t len, off_t off)
 {
 	struct sqlite_header header;
 
 	if (db->base_pages == 0) {
-		if (off != 0 || len < 512 || sqlite_header_parse(data, &header) != 0)
+		/* A transaction larger than SQLite's cache writes other pages before page 1, each by one call. */
+		if (off == 0 ? len < 512 || sqlite_header_parse(data, &header) != 0 : len < 512 || len > 65536 || (len & (len - 1)))
 			return refuse(&limit_size, db, "no_database", "only SQLite databases can be created here");
-		db->page_size = header.page_size;
+		db->page_size = off == 0 ? header.page_size : (uint32_t)len;
 	}
 	page_set_reset(&db->overlay, db->page_size);
 	db->overlay_pages = db->base_pages;

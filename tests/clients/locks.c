@@ -1,8 +1,8 @@
 /*
- * locks: gets into one exact state of a WAL database, says "ready" on stdout and stays there
+ * locks: gets into one exact state of a database, says "ready" on stdout and stays there
  * until it is killed: the victim for kill -9 tests.
  *
- *   locks --db PATH --state STATE      table t(x) must exist
+ *   locks --db PATH --state STATE [--journal MODE]      table t(x) must exist
  *     read      a read transaction is open (READ lock held)
  *     write     BEGIN IMMEDIATE and an uncommitted row (WRITE held)
  *     spill     the same, with many uncommitted frames written to the WAL already
@@ -10,16 +10,19 @@
  *     middle    inside COMMIT: the commit frame's header is written, its page is not
  *     commit    inside COMMIT: "ready", and then at once the write that commits
  *     after     inside COMMIT: the commit frame is written, the wal-index header is not
+ *     end       rollback journal, inside COMMIT: every page is in the database file, the journal is not ended
+ *     ending    the same: "ready", and then at once the call that ends it
+ *     ended     the journal is ended, SQLite does not know it yet
  *     close     a committed row, and the last connection about to close: "ready", then sqlite3_close()
  *   locks --raw FILE --byte N [--length N] [--read]
  *     a plain POSIX lock (F_SETLK), exclusive unless --read
  *
  * The states inside COMMIT are reached by a VFS of our own between SQLite and the "unix" one,
  * which watches the writes to the WAL: a frame is a 24-byte header whose second word is not
- * zero in a commit frame, and then the page.
+ * zero in a commit frame, and then the page. A journal ends by its unlink, its truncation to nothing or a zeroed header.
  *
  * Exit: only if it could not get there (1, message on stderr) or the usage was wrong (2);
- * "commit" and "close" end with 0 when they are not killed.
+ * "commit", "ending" and "close" end with 0 when they are not killed.
  */
 #include <fcntl.h>
 #include <getopt.h>
@@ -32,6 +35,7 @@
 #include <unistd.h>
 
 static const char *state;
+static const char *journal_mode;
 static bool armed; /* the next commit frame is the one */
 
 static void ready(void)
@@ -58,6 +62,7 @@ static int die(const char *what, const char *why)
 struct shim_file {
 	sqlite3_file base;
 	bool is_wal;
+	bool is_journal;
 	bool commit_page_next;
 	sqlite3_file *real; /* behind this struct, in the same allocation */
 };
@@ -79,11 +84,37 @@ static int shim_read(sqlite3_file *file, void *buf, int len, sqlite3_int64 at)
 	return real_of(file)->pMethods->xRead(real_of(file), buf, len, at);
 }
 
+static void before_end(void)
+{
+	if (armed && !strcmp(state, "end"))
+		stay();
+	if (armed && !strcmp(state, "ending"))
+		ready();
+}
+
+static void after_end(int rc)
+{
+	if (armed && !strcmp(state, "ended")) {
+		if (rc != SQLITE_OK)
+			die("journal", "its end failed");
+		stay();
+	}
+}
+
+static bool is_zero(const uint8_t *bytes, int len)
+{
+	for (int i = 0; i < len; i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
 static int shim_write(sqlite3_file *file, const void *buf, int len, sqlite3_int64 at)
 {
 	struct shim_file *shim = (struct shim_file *)file;
 	const uint8_t *bytes = buf;
 	bool commit_page = shim->commit_page_next;
+	bool end = shim->is_journal && at == 0 && len == 28 && is_zero(bytes, len);
 	int rc;
 
 	shim->commit_page_next = false;
@@ -96,7 +127,11 @@ static int shim_write(sqlite3_file *file, const void *buf, int len, sqlite3_int6
 		stay();
 	if (commit_page && !strcmp(state, "commit"))
 		ready();
+	if (end)
+		before_end();
 	rc = shim->real->pMethods->xWrite(shim->real, buf, len, at);
+	if (end)
+		after_end(rc);
 	if (commit_page && !strcmp(state, "after")) {
 		if (rc != SQLITE_OK)
 			die("commit frame", "write failed");
@@ -107,7 +142,15 @@ static int shim_write(sqlite3_file *file, const void *buf, int len, sqlite3_int6
 
 static int shim_truncate(sqlite3_file *file, sqlite3_int64 size)
 {
-	return real_of(file)->pMethods->xTruncate(real_of(file), size);
+	bool end = ((struct shim_file *)file)->is_journal && size == 0;
+	int rc;
+
+	if (end)
+		before_end();
+	rc = real_of(file)->pMethods->xTruncate(real_of(file), size);
+	if (end)
+		after_end(rc);
+	return rc;
 }
 
 static int shim_sync(sqlite3_file *file, int flags)
@@ -199,9 +242,25 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
 	memset(shim, 0, sizeof(*shim));
 	shim->real = (sqlite3_file *)(shim + 1);
 	shim->is_wal = flags & SQLITE_OPEN_WAL;
+	shim->is_journal = flags & SQLITE_OPEN_MAIN_JOURNAL;
 	rc = real_vfs->xOpen(real_vfs, name, shim->real, flags, ret_flags);
 	if (shim->real->pMethods)
 		shim->base.pMethods = &shim_methods;
+	return rc;
+}
+
+static int shim_delete(sqlite3_vfs *vfs, const char *name, int sync)
+{
+	size_t len = strlen(name);
+	bool end = len > 8 && !strcmp(name + len - 8, "-journal");
+	int rc;
+
+	(void)vfs;
+	if (end)
+		before_end();
+	rc = real_vfs->xDelete(real_vfs, name, sync);
+	if (end)
+		after_end(rc);
 	return rc;
 }
 
@@ -210,10 +269,11 @@ static void shim_register(void)
 	static sqlite3_vfs shim;
 
 	real_vfs = sqlite3_vfs_find("unix");
-	shim = *real_vfs; /* everything but xOpen takes no file and works on the copy alike */
+	shim = *real_vfs; /* everything but these takes no file and works on the copy alike */
 	shim.zName = "watch";
 	shim.szOsFile = (int)sizeof(struct shim_file) + real_vfs->szOsFile;
 	shim.xOpen = shim_open;
+	shim.xDelete = shim_delete;
 	sqlite3_vfs_register(&shim, 0);
 }
 
@@ -235,6 +295,12 @@ static int into_state(const char *path)
 	if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "watch") != SQLITE_OK)
 		die(path, sqlite3_errmsg(db));
 	sqlite3_busy_timeout(db, 20000);
+	if (journal_mode) {
+		char *sql = sqlite3_mprintf("PRAGMA journal_mode = %Q", journal_mode);
+
+		exec(db, sql);
+		sqlite3_free(sql);
+	}
 	if (!strcmp(state, "read")) {
 		exec(db, "BEGIN; SELECT count(*) FROM t;");
 		stay();
@@ -279,9 +345,11 @@ int main(int argc, char **argv)
 		{"db", required_argument, NULL, 'd'},   {"state", required_argument, NULL, 's'},
 		{"raw", required_argument, NULL, 'r'},  {"byte", required_argument, NULL, 'b'},
 		{"length", required_argument, NULL, 'l'}, {"read", no_argument, NULL, 'R'},
+		{"journal", required_argument, NULL, 'j'},
 		{NULL, 0, NULL, 0},
 	};
-	static const char *const states[] = {"read", "write", "spill", "before", "middle", "commit", "after", "close"};
+	static const char *const states[] = {"read", "write", "spill", "before", "middle", "commit", "after",
+					      "end", "ending", "ended", "close"};
 	const char *db = NULL, *raw = NULL;
 	long long byte = -1, length = 1;
 	bool read_only = false;
@@ -294,6 +362,7 @@ int main(int argc, char **argv)
 		case 'r': raw = optarg; break;
 		case 'b': byte = atoll(optarg); break;
 		case 'l': length = atoll(optarg); break;
+		case 'j': journal_mode = optarg; break;
 		case 'R': read_only = true; break;
 		default: return 2;
 		}
@@ -303,6 +372,6 @@ int main(int argc, char **argv)
 	for (size_t i = 0; db && state && i < sizeof(states) / sizeof(*states); i++)
 		if (!strcmp(state, states[i]))
 			return into_state(db);
-	fprintf(stderr, "usage: locks --db PATH --state STATE | --raw FILE --byte N [--length N] [--read]\n");
+	fprintf(stderr, "usage: locks --db PATH --state STATE [--journal MODE] | --raw FILE --byte N [--length N] [--read]\n");
 	return 2;
 }
