@@ -429,6 +429,8 @@ static void commit_done_locked(struct db *db, const struct changeset *cs, uint32
 	db->up_pos = cs->after;
 	db->tip_pages = cs->new_pages;
 	db->commit_seq++;
+	if (db_writer_locked(db)) /* it may go on reading: what it has committed is no news to it */
+		db_writer_locked(db)->read_seq = db->commit_seq;
 	clock_gettime(CLOCK_REALTIME, &db->changed_at);
 	db->turn_commits++;
 	db->committed_in_hold = true;
@@ -628,6 +630,48 @@ static int build(struct db *db, struct changeset *cs)
 	return err;
 }
 
+static void nothing_to_commit_locked(struct db *db)
+{
+	page_set_reset(&db->overlay, db->page_size);
+	db->writing = false;
+	db->stats.commits_empty++;
+}
+
+/*
+ * A transaction counts page 1's change counter up; one that was rolled back does not, though its free pages may differ
+ * from the file's (SQLite keeps no old image of those), and they are of no interest to anybody. With locking_mode EXCLUSIVE
+ * SQLite counts only its first transaction; other nodes' connections would take the later states for the one that they know.
+ * *ret_rollback: there is nothing to send.
+ */
+static int count_change(struct db *db, bool *ret_rollback)
+{
+	uint8_t *old_page = malloc(db->page_size), *page = malloc(db->page_size);
+	uint32_t counter;
+	int err = old_page && page ? files_get(db) : -ENOMEM;
+
+	if (!err) {
+		err = source_old_page(db, 1, old_page);
+		files_put(db, 0);
+	}
+	pthread_mutex_lock(&db->mu);
+	if (!err && page_set_get(&db->overlay, 1, page) != 0)
+		memcpy(page, old_page, db->page_size);
+	if (!err && (int32_t)(be32(page + SQLITE_COUNTER_OFFSET) - be32(old_page + SQLITE_COUNTER_OFFSET)) <= 0) {
+		*ret_rollback = !db->committed_in_hold;
+		counter = be32(old_page + SQLITE_COUNTER_OFFSET) + 1;
+		put_be32(page + SQLITE_COUNTER_OFFSET, counter);
+		put_be32(page + SQLITE_VALID_FOR_OFFSET, counter); /* the size beside it is SQLite's own, and right */
+		if (!*ret_rollback)
+			err = page_set_put(&db->overlay, 1, page);
+		db->spoiled = true; /* the kernel has the pages as they were written */
+		pthread_cond_signal(&db->g_cond);
+	}
+	pthread_mutex_unlock(&db->mu);
+	free(old_page);
+	free(page);
+	return err;
+}
+
 static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *refs, uint32_t ref_count)
 {
 	int64_t start = clock_now_ns();
@@ -660,14 +704,13 @@ static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *ref
 	if (cs.page_count == 0 && cs.new_pages == cs.old_pages) {
 		/* The same bytes again (a sector filled up with the last frame; a rollback): nothing to tell anybody. */
 		if (cs.refs) {
-			page_set_reset(&db->overlay, db->page_size);
-			db->writing = false;
+			nothing_to_commit_locked(db);
 		} else {
 			db->wal.committed = frame;
 			db->index.change++;
 			db->committed_in_hold = true;
+			db->stats.commits_empty++;
 		}
-		db->stats.commits_empty++;
 		pthread_mutex_unlock(&db->mu);
 		return 0;
 	}
@@ -679,11 +722,24 @@ static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *ref
 static int commit(struct db *db, uint32_t frame)
 {
 	struct page_ref *refs;
+	bool rollback = false;
 	uint32_t n;
-	int err;
+	int err = 0;
 
 	if (db->mode == DB_MODE_WAL)
 		return commit_refs(db, frame, NULL, 0);
+	if (db->tip_pages == 0)
+		rollback = db->overlay_pages == 0; /* of what was to be a new database */
+	else
+		err = count_change(db, &rollback);
+	if (err)
+		return -EIO;
+	if (rollback) {
+		pthread_mutex_lock(&db->mu);
+		nothing_to_commit_locked(db);
+		pthread_mutex_unlock(&db->mu);
+		return 0;
+	}
 	refs = list_overlay(db, &n);
 	err = refs ? commit_refs(db, 0, refs, n) : -ENOMEM;
 	free(refs);

@@ -463,6 +463,8 @@ static void reopen_locked(struct db *db)
 		guard_forget(&db->guard);
 	}
 	err = lfs_dir_alive(db->config->settings->litefs_dir) ? db_files_open(db, &files, &ident) : -ENOTCONN;
+	if (err == -ENOENT && !lfs_dir_alive(db->config->settings->litefs_dir))
+		err = -ENOTCONN; /* what a LiteFS does not list that is not there exists all the same */
 	pthread_mutex_lock(&db->mu);
 	if (!err) {
 		db->files = files;
@@ -470,7 +472,7 @@ static void reopen_locked(struct db *db)
 		db->files_ok = true;
 		log_info("litefs_back", "db=%s", db->name);
 	}
-	if (err == -ENOENT && lfs_dir_alive(db->config->settings->litefs_dir)) {
+	if (err == -ENOENT) {
 		db_vanish_locked(db);
 		db->want_guard = true; /* and the view begins anew at once */
 		db_token_leave_locked(db);

@@ -263,6 +263,8 @@ void db_expect_return_locked(struct db *db, struct lock_owner *owner);
 /* db_rollback.c */
 /* Rollback mode: this is page 1 at tip now. */
 void db_note_state_locked(struct db *db, const uint8_t *page1);
+/* Whoever has the database open in a rollback mode may take an old page cache for a new one. */
+void db_mark_stale_locked(struct db *db);
 uint32_t db_database_pages_locked(const struct db *db);
 /* The transaction in progress is lost: its journal is, too, and who reads gets errors until it lets go. */
 void db_drop_transaction_locked(struct db *db);

@@ -56,7 +56,8 @@ static int check_in_window_locked(struct db *db)
 	int err;
 
 	db_token_enter_locked(db);
-	if (!db->window || !db->files_ok) {
+	/* guard_held: the window is about to close, and the guard is its worker's to keep. */
+	if (!db->window || !db->files_ok || db->guard_held) {
 		db_token_leave_locked(db);
 		return db->files_ok ? 0 : -ESTALE;
 	}
@@ -229,7 +230,8 @@ int db_wal_write(struct db *db, uint64_t owner, const void *data, size_t len, of
 	}
 	if (err || !frame)
 		goto out;
-	if (db->doomed || db->poison || db->must_fold || db->up_state != UP_HELD) {
+	if (db->doomed || db->poison || db->must_fold || db->up_state != UP_HELD || db->catching ||
+	    !pos_equal(db->up_pos, db->tip)) { /* I5: upstream may be another one than WRITE was granted on */
 		err = -EIO;
 		goto out;
 	}

@@ -92,6 +92,9 @@ void db_vanish_locked(struct db *db)
 	db->base_pages = db->tip_pages = 0;
 	db->base = db->tip = (struct pos){0};
 	vjournal_remove(&db->journal);
+	/* What is made under this name later has nothing to do with it. */
+	db->seen.count = 0;
+	db_mark_stale_locked(db);
 	pthread_cond_broadcast(&db->changed);
 }
 

@@ -38,8 +38,17 @@ void db_note_state_locked(struct db *db, const uint8_t *page1)
 		return;
 	log_warn("history_changed",
 		 "db=%s do=\"programs that have it open in a rollback mode get I/O errors until they open it anew\"", db->name);
+	db_mark_stale_locked(db);
+}
+
+void db_mark_stale_locked(struct db *db)
+{
+	const struct lock_owner *writer = db->locks.exclusive[SLOT_RESERVED];
+
+	/* Who has written this very state, by its only connection, knows it. */
 	for (struct db_process *p = db->processes; p; p = p->next)
-		p->stale = true;
+		if (!writer || p->tgid != writer->tgid || p->opens > 1)
+			p->stale = true;
 }
 
 void db_drop_transaction_locked(struct db *db)
@@ -77,7 +86,7 @@ static bool is_writer_locked(const struct db *db, pid_t tgid)
 /* In locking_mode EXCLUSIVE what is held may be ahead of what the writer knows (I5). */
 static bool may_commit_locked(const struct db *db)
 {
-	return !db->poison && !db->doomed && db->up_state == UP_HELD && pos_equal(db->up_pos, db->tip);
+	return !db->poison && !db->doomed && !db->catching && db->up_state == UP_HELD && pos_equal(db->up_pos, db->tip);
 }
 
 static int may_write_locked(struct db *db, pid_t tgid)

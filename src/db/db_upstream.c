@@ -281,7 +281,7 @@ static int64_t held_locked(struct db *db)
 		end_locked(db);
 		return 0;
 	}
-	if ((db_writer_locked(db) || db->locks.exclusive[SLOT_HALT]) && !db->doomed) {
+	if ((db_writer_locked(db) || (db->locks.exclusive[SLOT_HALT] && !db->end_wanted)) && !db->doomed) {
 		if (now > upstream_renew_at(db->up)) {
 			renew_locked(db);
 			return 0;

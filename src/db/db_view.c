@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "db/db_internal.h"
+#include "format/ltx.h"
 
 #define RUNS_MAX 128
 
@@ -21,7 +22,22 @@ struct fresh {
 	uint32_t pages;
 };
 
-static int read_fresh(struct db *db, struct fresh *f)
+/*
+ * The file may be longer than the database: SQLite with a rollback journal cuts it after its commit, and a direct client may
+ * have died in between. LiteFS counts what the transaction says; a page too many in our checksum would end it.
+ */
+static uint32_t pages_at(struct db *db, struct pos pos, const struct sqlite_header *header, int64_t size)
+{
+	uint32_t pages = (uint32_t)(size / header->page_size);
+	struct ltx_header ltx;
+
+	if (db_ltx_header(db, pos.txid, &ltx) == 0 && ltx.commit)
+		return ltx.commit;
+	return header->page_count && header->page_count < pages ? header->page_count : pages;
+}
+
+/* known: the database's size in pages, or 0. */
+static int read_fresh(struct db *db, struct pos pos, uint32_t known, struct fresh *f)
 {
 	int64_t size;
 	ssize_t n;
@@ -38,7 +54,7 @@ static int read_fresh(struct db *db, struct fresh *f)
 	if (!err)
 		err = lfs_files_size(&db->files, &size);
 	if (!err)
-		f->pages = (uint32_t)(size / f->header.page_size);
+		f->pages = known ? known : pages_at(db, pos, &f->header, size);
 	return err;
 }
 
@@ -114,7 +130,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 
 	if (!f.page1)
 		return -ENOMEM;
-	err = read_fresh(db, &f);
+	err = read_fresh(db, pos, foreign ? 0 : db->tip_pages, &f);
 	if (err) {
 		free(f.page1);
 		return err;

@@ -56,6 +56,9 @@ struct sqlite_header {
 	uint32_t page_count; /* as page 1 says; 0 when it is not trustworthy */
 };
 
+#define SQLITE_COUNTER_OFFSET 24 /* change counter */
+#define SQLITE_VALID_FOR_OFFSET 92 /* the counter that the size in pages was written with */
+
 /* page1: at least 100 bytes. */
 int sqlite_header_parse(const uint8_t *page1, struct sqlite_header *ret);
 

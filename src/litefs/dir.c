@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "format/sqlite_format.h"
 
 static int path_of(const struct lfs_files *files, const char *suffix, char *path, size_t size)
 {
@@ -156,6 +157,14 @@ int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret)
 	return 0;
 }
 
+/* A direct client that lives. (What this process holds itself is no conflict.) */
+static bool another_holds_reserved(const struct lfs_files *files)
+{
+	struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = SQLITE_RESERVED_BYTE, .l_len = 1};
+
+	return fcntl(files->db_fd, F_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
+}
+
 static int journal_is_hot(const struct lfs_files *files, bool *ret)
 {
 	int fd = open_file(files, "-journal", O_RDONLY);
@@ -171,7 +180,8 @@ static int journal_is_hot(const struct lfs_files *files, bool *ret)
 	if (n < 0)
 		n = -errno;
 	close(fd);
-	*ret = n == 1 && first != 0; /* SQLite's own criterion */
+	/* SQLite's own criterion: a header, and nobody there whose it is. */
+	*ret = n == 1 && first != 0 && !another_holds_reserved(files);
 	return n < 0 ? (int)n : 0;
 }
 

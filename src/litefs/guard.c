@@ -100,8 +100,16 @@ static int take_write(struct guard *guard)
 	if (err)
 		return err;
 	err = set_shm(guard, F_WRLCK, WAL_WRITE_BYTE, 1);
-	if (err)
+	if (err) {
 		set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
+		return err;
+	}
+	/* Between the two another node's removal may have taken "-wal" away, which SHARED does not prevent. */
+	err = lfs_files_open_wal(guard->files);
+	if (err) {
+		set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
+		set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
+	}
 	return err;
 }
 
