@@ -122,7 +122,7 @@ def test_attach__two_databases_in_a_transaction__both_committed():
 
 
 @bound(240)
-def test_attach__second_database_cannot_be_sent__commit_fails_and_the_log_names_what_is_there():
+def test_attach__second_database_cannot_be_sent__commit_fails_and_nothing_of_it_stays_in_either():
     with Cluster(n=2, litefwd_opts={"commit_timeout": "3s"}) as cluster:
         attach_pair(cluster, "delete")
         node = cluster.nodes[1]
@@ -145,9 +145,7 @@ def test_attach__second_database_cannot_be_sent__commit_fails_and_the_log_names_
                         assert len(proxy.seen("POST", "/tx")) > seen
                         there = {db: count(node, db) - before[db][0] for db in before}
                         print(f"{journal} broken={broken}: {error}; there: {there}")
-                        assert there[broken] == 0, f"{journal}: {broken} has it"
-                        if sum(there.values()):
-                            assert logged(node, "transaction_in_parts"), "in parts, and the log says which"
+                        assert not any(there.values()), f"{journal}: in parts: {there}"
                         for db in before:
                             no_hot_journal(node, db)
                         # The same connection goes on, in both.
@@ -155,7 +153,8 @@ def test_attach__second_database_cannot_be_sent__commit_fails_and_the_log_names_
                         conn("INSERT INTO other.t VALUES (1)")
                     for db in before:
                         wait_seen(cluster, db)
-                        assert cluster.primary.pos(db)[0] == before[db][1] + 1 + there[db]
+                        # What had been sent of the other one was sent back again: a transaction each.
+                        assert cluster.primary.pos(db)[0] - before[db][1] in ((1,) if db == broken else (1, 3)), db
             assert node.stop_litefwd() == 0
         node.start_litefwd()
         for db in ("one.db", "two.db"):
