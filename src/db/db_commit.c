@@ -637,6 +637,31 @@ static void nothing_to_commit_locked(struct db *db)
 	db->stats.commits_empty++;
 }
 
+/* From its writer's hold on it has committed before: is there anything new? */
+static int overlay_differs(struct db *db, bool *ret)
+{
+	uint8_t *pages = malloc((size_t)db->page_size * 2);
+	uint32_t n = 0;
+	struct page_ref *refs = pages ? list_overlay(db, &n) : NULL;
+	int err = refs ? files_get(db) : -ENOMEM;
+	bool in_use = !err;
+
+	*ret = db->overlay_pages != db->tip_pages;
+	for (uint32_t i = 0; !err && !*ret && i < n; i++) {
+		struct vwal_frame f;
+
+		err = source_overlay(db, refs[i].frame, &f, pages);
+		if (!err && f.pgno <= db->tip_pages)
+			err = source_old_page(db, f.pgno, pages + db->page_size);
+		*ret = f.pgno > db->tip_pages || memcmp(pages, pages + db->page_size, db->page_size) != 0;
+	}
+	if (in_use)
+		files_put(db, 0);
+	free(refs);
+	free(pages);
+	return err;
+}
+
 /*
  * A transaction counts page 1's change counter up; one that was rolled back does not, though its free pages may differ
  * from the file's (SQLite keeps no old image of those), and they are of no interest to anybody. With locking_mode EXCLUSIVE
@@ -646,6 +671,7 @@ static void nothing_to_commit_locked(struct db *db)
 static int count_change(struct db *db, bool *ret_rollback)
 {
 	uint8_t *old_page = malloc(db->page_size), *page = malloc(db->page_size);
+	bool differs = false, held_over;
 	uint32_t counter;
 	int err = old_page && page ? files_get(db) : -ENOMEM;
 
@@ -656,8 +682,15 @@ static int count_change(struct db *db, bool *ret_rollback)
 	pthread_mutex_lock(&db->mu);
 	if (!err && page_set_get(&db->overlay, 1, page) != 0)
 		memcpy(page, old_page, db->page_size);
-	if (!err && (int32_t)(be32(page + SQLITE_COUNTER_OFFSET) - be32(old_page + SQLITE_COUNTER_OFFSET)) <= 0) {
-		*ret_rollback = !db->committed_in_hold;
+	held_over = db->committed_in_hold;
+	pthread_mutex_unlock(&db->mu);
+	if (!err && (int32_t)(be32(page + SQLITE_COUNTER_OFFSET) - be32(old_page + SQLITE_COUNTER_OFFSET)) > 0)
+		goto out;
+	if (!err && held_over)
+		err = overlay_differs(db, &differs);
+	pthread_mutex_lock(&db->mu);
+	if (!err) {
+		*ret_rollback = !differs;
 		counter = be32(old_page + SQLITE_COUNTER_OFFSET) + 1;
 		put_be32(page + SQLITE_COUNTER_OFFSET, counter);
 		put_be32(page + SQLITE_VALID_FOR_OFFSET, counter); /* the size beside it is SQLite's own, and right */
@@ -667,6 +700,7 @@ static int count_change(struct db *db, bool *ret_rollback)
 		pthread_cond_signal(&db->g_cond);
 	}
 	pthread_mutex_unlock(&db->mu);
+out:
 	free(old_page);
 	free(page);
 	return err;

@@ -78,6 +78,7 @@ struct db_peer {
 struct db_process {
 	pid_t tgid;
 	unsigned opens;
+	bool has_read; /* in a rollback mode: it has a page cache */
 	bool stale; /* its page caches may be of a history that is no more: it reads nothing until it has closed them all */
 	struct db_process *next;
 };
@@ -268,6 +269,8 @@ void db_mark_stale_locked(struct db *db);
 uint32_t db_database_pages_locked(const struct db *db);
 /* The transaction in progress is lost: its journal is, too, and who reads gets errors until it lets go. */
 void db_drop_transaction_locked(struct db *db);
+/* I7: who reads now gets errors until everybody has let go; then the view begins anew. */
+void db_poison_locked(struct db *db);
 void db_finish_journal_locked(struct db *db, enum journal_end end);
 
 /* db_life.c */

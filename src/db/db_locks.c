@@ -21,6 +21,24 @@
 
 #include "db/db_internal.h"
 
+static struct log_limit limit_exclusive;
+
+static void say_refused(const struct db *db, struct lock_owner *owner)
+{
+	owner->refused = false;
+	if (log_allow(&limit_exclusive, 5000))
+		log_warn("exclusive_refused",
+			 "db=%s pid=%d do=\"a WAL database stays in WAL mode, without locking_mode EXCLUSIVE: LiteFS cannot follow\"",
+			 db->name, (int)owner->tgid);
+}
+
+static void note_reader_locked(struct db *db, pid_t tgid)
+{
+	for (struct db_process *p = db->processes; p; p = p->next)
+		if (p->tgid == tgid)
+			p->has_read = true;
+}
+
 static void reader_left_locked(struct db *db)
 {
 	if (db_readers_locked(db) != 0)
@@ -125,6 +143,10 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 	if (lock_conflict(&db->locks, owner, slots, false, &slot))
 		return -EAGAIN;
 	owner->read_seq = db->commit_seq;
+	if (owner->refused)
+		say_refused(db, owner);
+	if (db->mode == DB_MODE_ROLLBACK)
+		note_reader_locked(db, owner->tgid);
 	lock_grant(&db->locks, owner, slots, false);
 	return 0;
 }
@@ -282,8 +304,13 @@ static int database_lock_locked(struct db *db, struct lock_owner *owner, uint32_
 {
 	enum lock_slot slot;
 
-	if (db->mode == DB_MODE_WAL && exclusive && slots != SLOT_BIT(SLOT_PENDING))
+	if (db->mode == DB_MODE_WAL && exclusive && slots != SLOT_BIT(SLOT_PENDING)) {
+		/* Each last close asks for it, too, but once, and is gone then. */
+		if (owner->refused)
+			say_refused(db, owner);
+		owner->refused = true;
 		return -EAGAIN;
+	}
 	if (db->mode == DB_MODE_ROLLBACK && !exclusive && (slots & SLOT_BIT(SLOT_SHARED)) &&
 	    !((owner->shared | owner->exclusive) & SLOT_BIT(SLOT_SHARED)))
 		return read_lock_locked(db, owner, slots, call);
@@ -424,7 +451,7 @@ static void drop_locked(struct db *db, struct lock_owner *owner, enum lock_file 
 
 	unlock_locked(db, owner, lock_file_slots(file), false);
 	if (file == LOCK_FILE_DATABASE)
-		owner->disowned = false;
+		owner->disowned = owner->refused = false;
 	for (const struct db_call *c = db->parked; c; c = c->next)
 		parked |= c->owner == owner->id;
 	if (!owner->shared && !owner->exclusive && !parked)

@@ -116,8 +116,10 @@ void db_answer_writes_locked(struct db *db, int result)
 				pp = &(*pp)->next;
 				continue;
 			}
-			if (r == 0 && !pos_equal(db->up_pos, db->tip))
-				r = -EIO; /* others have written: what this connection knows is old */
+			if (r == 0 && !pos_equal(db->up_pos, db->tip)) {
+				r = -EIO; /* others have written: what this connection knows is old, and LiteFS is to go on */
+				db_poison_locked(db);
+			}
 			db->between = r != 0;
 			answer(db, pp, r);
 			continue;

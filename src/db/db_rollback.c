@@ -47,7 +47,7 @@ void db_mark_stale_locked(struct db *db)
 
 	/* Who has written this very state, by its only connection, knows it. */
 	for (struct db_process *p = db->processes; p; p = p->next)
-		if (!writer || p->tgid != writer->tgid || p->opens > 1)
+		if (p->has_read && (!writer || p->tgid != writer->tgid || p->opens > 1))
 			p->stale = true;
 }
 
@@ -59,8 +59,13 @@ void db_drop_transaction_locked(struct db *db)
 	db->writing = false;
 	page_set_reset(&db->overlay, db->page_size);
 	/* The kernel has its pages: the view begins anew before anybody reads, and those are forgotten. */
-	db->valid = false;
 	db->rebuild = true;
+	db_poison_locked(db);
+}
+
+void db_poison_locked(struct db *db)
+{
+	db->valid = false;
 	if (db_readers_locked(db) && !db->poison) {
 		db->poison = true;
 		db->stats.poisons++;
@@ -290,6 +295,8 @@ static int begin_again_locked(struct db *db, uint64_t owner, struct db_call *cal
 {
 	if (db->up_state == UP_HELD && !db->doomed && !db->end_wanted) {
 		db->between = !pos_equal(db->up_pos, db->tip);
+		if (db->between)
+			db_poison_locked(db);
 		return db->between ? -EIO : 0;
 	}
 	db->want_begin = true;
