@@ -305,7 +305,7 @@ static int database_lock_locked(struct db *db, struct lock_owner *owner, uint32_
 	enum lock_slot slot;
 
 	if (db->mode == DB_MODE_WAL && exclusive && slots != SLOT_BIT(SLOT_PENDING)) {
-		/* Each last close asks for it, too, but once, and is gone then. */
+		/* A connection that closes asks for it, too, but once, and unlocks then. */
 		if (owner->refused)
 			say_refused(db, owner);
 		owner->refused = true;
@@ -412,7 +412,7 @@ int db_lock(struct db *db, const struct db_lock *lock, struct db_call *call)
 	if (lock->type == F_UNLCK) {
 		owner = lock_owner_find(&db->locks, lock->owner);
 		if (owner && (slots & SLOT_BIT(SLOT_SHARED)))
-			owner->disowned = false; /* the last connection of the process has let go */
+			owner->disowned = owner->refused = false; /* the last connection of the process has let go */
 		if (owner)
 			unlock_locked(db, owner, slots, true);
 	} else {
@@ -450,8 +450,11 @@ static void drop_locked(struct db *db, struct lock_owner *owner, enum lock_file 
 	bool parked = false;
 
 	unlock_locked(db, owner, lock_file_slots(file), false);
-	if (file == LOCK_FILE_DATABASE)
-		owner->disowned = owner->refused = false;
+	if (file == LOCK_FILE_DATABASE) {
+		if (owner->refused)
+			say_refused(db, owner);
+		owner->disowned = false;
+	}
 	for (const struct db_call *c = db->parked; c; c = c->next)
 		parked |= c->owner == owner->id;
 	if (!owner->shared && !owner->exclusive && !parked)

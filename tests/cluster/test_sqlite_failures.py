@@ -168,14 +168,16 @@ def test_locking_mode_exclusive__several_transactions_in_a_row__all_forwarded():
                     conn(f"PRAGMA journal_mode = {journal}")
                     conn("PRAGMA cache_size = 10")
                     before = conn("SELECT count(*) FROM t")[0][0]
-                    with forwards(cluster, node, 7):
+                    with forwards(cluster, node, 6):
                         for turn in range(6):
                             conn("INSERT INTO t VALUES (?)", turn)
                             if turn % 2:
                                 time.sleep(0.15)  # beyond the linger: begun anew
-                        conn("BEGIN")
-                        conn(MANY)
-                        conn("ROLLBACK")
+                    # It may be sent: a spilled rollback leaves old bytes in free pages, and here no change counter tells it.
+                    conn("BEGIN")
+                    conn(MANY)
+                    conn("ROLLBACK")
+                    with forwards(cluster, node, 1):
                         conn("DELETE FROM t WHERE x = 5")
                     assert conn("SELECT count(*) FROM t")[0][0] <= before + 6
                 wait_seen(cluster)
@@ -274,5 +276,6 @@ def test_journal_mode_delete__of_a_wal_database__refused_and_still_wal():
                 assert conn("PRAGMA journal_mode") == [("wal",)]
                 conn("INSERT INTO t VALUES (1)")
             assert os.path.exists(node.path(DB) + "-wal")
-            assert logged(node, "warn", DB, "wal"), "the log says why it is busy for ever"
+            cluster.run(["sqlite3", node.path(DB), "PRAGMA journal_mode = delete"], check=False)
+            assert logged(node, "exclusive_refused", DB), "the log says why it is busy for ever"
         assert_same(cluster)
