@@ -131,6 +131,13 @@ int spool_write(struct spool *spool, uint64_t off, const void *data, size_t len)
 	return 0;
 }
 
+int spool_append(void *ctx, const void *data, size_t len)
+{
+	struct spool *spool = ctx;
+
+	return spool_write(spool, spool->size, data, len);
+}
+
 int spool_truncate(struct spool *spool, uint64_t size)
 {
 	if (size >= spool->size)

@@ -29,6 +29,9 @@ void spool_reset(struct spool *spool);
 /* Grows as needed; a gap reads as zeros. */
 int spool_write(struct spool *spool, uint64_t off, const void *data, size_t len);
 
+/* A sink for whoever writes in order: ctx is the spool. */
+int spool_append(void *ctx, const void *data, size_t len);
+
 /* Cuts off what lies beyond size; a larger size changes nothing. */
 int spool_truncate(struct spool *spool, uint64_t size);
 

@@ -175,17 +175,6 @@ static int cut_pages(struct build *b)
 	return err;
 }
 
-struct sink {
-	struct spool *spool;
-};
-
-static int sink_write(void *ctx, const void *data, size_t len)
-{
-	struct sink *sink = ctx;
-
-	return spool_write(sink->spool, sink->spool->size, data, len);
-}
-
 struct reader {
 	const struct spool *spool;
 	uint64_t offset;
@@ -222,10 +211,9 @@ static int encode(struct build *b, struct spool *ltx)
 {
 	struct changeset *cs = b->cs;
 	struct ltx_header header = header_of(cs);
-	struct sink sink = {.spool = ltx};
 	struct ltx_encoder enc;
 	struct ltx_trailer trailer;
-	int err = ltx_encoder_init(&enc, &header, sink_write, &sink);
+	int err = ltx_encoder_init(&enc, &header, spool_append, ltx);
 
 	b->sum = cs->before.checksum;
 	if (!err)

@@ -193,17 +193,6 @@ int db_unlink(struct db *db, struct db_call *call)
 	return err;
 }
 
-struct sink {
-	struct spool *spool;
-};
-
-static int sink_write(void *ctx, const void *data, size_t len)
-{
-	struct sink *sink = ctx;
-
-	return spool_write(sink->spool, sink->spool->size, data, len);
-}
-
 static ptrdiff_t drop_read_at(void *ctx, void *buf, size_t len, uint64_t offset)
 {
 	return spool_read(&((struct db *)ctx)->ltx, offset, buf, len);
@@ -219,14 +208,13 @@ static int encode_drop(struct db *db, struct pos before, struct pos *after, int6
 		.pre_apply = before.checksum,
 		.node_id = db->config->node_id,
 	};
-	struct sink sink = {&db->ltx};
 	struct ltx_trailer trailer;
 	struct ltx_encoder enc;
 	int err;
 
 	*after = (struct pos){before.txid + 1, LTX_CHECKSUM_FLAG};
 	spool_reset(&db->ltx);
-	err = ltx_encoder_init(&enc, &header, sink_write, &sink);
+	err = ltx_encoder_init(&enc, &header, spool_append, &db->ltx);
 	if (!err)
 		err = ltx_encoder_finish(&enc, after->checksum, &trailer);
 	ltx_encoder_fini(&enc);

@@ -1,0 +1,191 @@
+/*
+ * The window of a commit that went to another node: LiteFS here gets its locks, applies our transaction, and
+ * the guard is taken back. Readers go on meanwhile, by undo (I2).
+ */
+#include <errno.h>
+
+#include "db/db_commit.h"
+#include "db/db_internal.h"
+
+#define WIDEN_NS (15 * NS_PER_MS)
+
+int db_files_get(struct db *db)
+{
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	err = db_files_get_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+void db_files_put(struct db *db, int err)
+{
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	if (err)
+		db_files_gone_locked(db, err);
+	pthread_mutex_unlock(&db->mu);
+}
+
+bool db_is_absent(struct db *db)
+{
+	bool absent;
+
+	pthread_mutex_lock(&db->mu);
+	absent = db->absent;
+	pthread_mutex_unlock(&db->mu);
+	return absent;
+}
+
+/* Of a database that this commit creates: its files come when LiteFS has applied it. */
+static int created_pos(struct db *db)
+{
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	db_token_enter_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	err = db_appear(db, true);
+	pthread_mutex_lock(&db->mu);
+	db_token_leave_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+/* LiteFS' position here; -ENOTCONN while it is gone, -ENOENT while it does not have the database. */
+int db_local_pos(struct db *db, struct pos *ret)
+{
+	int err;
+
+	if (db_is_absent(db)) {
+		err = created_pos(db);
+		if (err)
+			return err;
+	}
+	err = db_files_get(db);
+	if (err)
+		return err;
+	err = lfs_files_pos(&db->files, ret);
+	db_files_put(db, err);
+	return err;
+}
+
+void db_open_window(struct db *db, struct pos after)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&db->mu);
+	if (db->window) {
+		pthread_mutex_unlock(&db->mu);
+		return;
+	}
+	db_token_enter_locked(db);
+	db->window = db->files_ok;
+	db->pending = after;
+	if (db->guard_held) {
+		db->guard_held = false;
+		db->guard_epoch++;
+		pthread_mutex_unlock(&db->mu);
+		/* A LiteFS that knows it in a rollback mode waits for SHARED as well. */
+		err = db->mode == DB_MODE_WAL ? guard_give_read0(&db->guard) : guard_give_readers(&db->guard);
+		pthread_mutex_lock(&db->mu);
+	}
+	db_token_leave_locked(db);
+	if (err)
+		db_files_gone_locked(db, err);
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* LiteFS does not come: it may take this database for one in a rollback mode, which waits for SHARED. */
+static void widen_window(struct db *db)
+{
+	int err = 0;
+
+	pthread_mutex_lock(&db->mu);
+	db_token_enter_locked(db);
+	if (db->window && db->files_ok) {
+		pthread_mutex_unlock(&db->mu);
+		err = guard_give_readers(&db->guard);
+		pthread_mutex_lock(&db->mu);
+	}
+	db_token_leave_locked(db);
+	if (err)
+		db_files_gone_locked(db, err);
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* Takes the guard back, as long as it takes LiteFS to finish what it is applying. 0, or LiteFS is gone. */
+int db_take_back_guard(struct db *db)
+{
+	int err = -EAGAIN;
+
+	for (int64_t pause_ns = 50 * NS_PER_US; err == -EAGAIN;) {
+		pthread_mutex_lock(&db->mu);
+		db_token_enter_locked(db);
+		if (!db->files_ok || !db->window) {
+			err = -ENOTCONN;
+		} else {
+			pthread_mutex_unlock(&db->mu);
+			err = guard_take_readers(&db->guard);
+			pthread_mutex_lock(&db->mu);
+			if (!err) {
+				db->guard_held = true;
+				db->guard_epoch++;
+				db->guard_since_ns = db->idle_since_ns = clock_now_ns();
+			}
+		}
+		db_token_leave_locked(db);
+		if (db->stop && err == -EAGAIN)
+			err = -ENOTCONN;
+		pthread_mutex_unlock(&db->mu);
+		if (err == -EAGAIN) {
+			clock_sleep_ns(pause_ns);
+			if (pause_ns < 2 * NS_PER_MS)
+				pause_ns += pause_ns / 4;
+		}
+	}
+	return err;
+}
+
+/* A position that is neither what was nor what we sent, under readers: nobody reads a torn snapshot (I7). */
+void db_close_window_locked(struct db *db, bool ours)
+{
+	if (!ours) {
+		db->valid = false;
+		db->rebuild = true;
+		if (db_readers_locked(db) && !db->poison) {
+			db->poison = true;
+			db->stats.poisons++;
+		}
+	}
+	db->window = false;
+	pthread_cond_broadcast(&db->changed);
+	pthread_cond_signal(&db->g_cond);
+}
+
+/* Until LiteFS here stands at `after`, or at something else, or until_ns. 1 there, 0 not yet, -ESTALE elsewhere. */
+int db_await_pos(struct db *db, struct pos after, int64_t until_ns)
+{
+	int64_t pause_ns = 40 * NS_PER_US;
+	int64_t widen_ns = clock_now_ns() + WIDEN_NS;
+
+	for (;;) {
+		struct pos pos;
+		int err = db_local_pos(db, &pos);
+
+		if (!err && pos_equal(pos, after))
+			return 1;
+		if (!err && pos.txid >= after.txid)
+			return -ESTALE;
+		if (clock_now_ns() >= until_ns || db->stop)
+			return 0;
+		if (clock_now_ns() >= widen_ns) {
+			widen_window(db);
+			widen_ns = INT64_MAX;
+		}
+		clock_sleep_ns(pause_ns);
+		if (pause_ns < NS_PER_MS)
+			pause_ns += pause_ns / 4;
+	}
+}
