@@ -109,16 +109,18 @@ int fs_database_get(struct fs *fs, const char *name, bool create, struct fs_data
 		}
 		if (err) {
 			free(d);
+			d = NULL;
 		} else {
 			d->next = fs->databases;
 			fs->databases = d;
 		}
 	}
 	pthread_mutex_unlock(&fs->mutex);
-	if (!err && create)
-		db_create(d->db);
-	if (!err)
+	if (!err && d) {
+		if (create)
+			db_create(d->db);
 		*ret = d;
+	}
 	return err == -ENOTCONN ? -EIO : err;
 }
 
