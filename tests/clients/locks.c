@@ -13,6 +13,8 @@
  *     end       rollback journal, inside COMMIT: every page is in the database file, the journal is not ended
  *     ending    the same: "ready", and then at once the call that ends it
  *     ended     the journal is ended, SQLite does not know it yet
+ *     cut       rollback journal: every row is deleted, and a VACUUM is committed by the journal's end, but the
+ *               database file is not cut to its new size yet (its old rows must have taken more than that)
  *     close     a committed row, and the last connection about to close: "ready", then sqlite3_close()
  *   locks --raw FILE --byte N [--length N] [--read]
  *     a plain POSIX lock (F_SETLK), exclusive unless --read
@@ -37,6 +39,7 @@
 static const char *state;
 static const char *journal_mode;
 static bool armed; /* the next commit frame is the one */
+static bool journal_ended;
 
 static void ready(void)
 {
@@ -63,6 +66,7 @@ struct shim_file {
 	sqlite3_file base;
 	bool is_wal;
 	bool is_journal;
+	bool is_database;
 	bool commit_page_next;
 	sqlite3_file *real; /* behind this struct, in the same allocation */
 };
@@ -94,6 +98,7 @@ static void before_end(void)
 
 static void after_end(int rc)
 {
+	journal_ended = rc == SQLITE_OK;
 	if (armed && !strcmp(state, "ended")) {
 		if (rc != SQLITE_OK)
 			die("journal", "its end failed");
@@ -142,9 +147,12 @@ static int shim_write(sqlite3_file *file, const void *buf, int len, sqlite3_int6
 
 static int shim_truncate(sqlite3_file *file, sqlite3_int64 size)
 {
-	bool end = ((struct shim_file *)file)->is_journal && size == 0;
+	struct shim_file *shim = (struct shim_file *)file;
+	bool end = shim->is_journal && size == 0;
 	int rc;
 
+	if (armed && shim->is_database && journal_ended && !strcmp(state, "cut"))
+		stay();
 	if (end)
 		before_end();
 	rc = real_of(file)->pMethods->xTruncate(real_of(file), size);
@@ -243,6 +251,9 @@ static int shim_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int
 	shim->real = (sqlite3_file *)(shim + 1);
 	shim->is_wal = flags & SQLITE_OPEN_WAL;
 	shim->is_journal = flags & SQLITE_OPEN_MAIN_JOURNAL;
+	shim->is_database = flags & SQLITE_OPEN_MAIN_DB;
+	if (shim->is_journal)
+		journal_ended = false;
 	rc = real_vfs->xOpen(real_vfs, name, shim->real, flags, ret_flags);
 	if (shim->real->pMethods)
 		shim->base.pMethods = &shim_methods;
@@ -305,6 +316,12 @@ static int into_state(const char *path)
 		exec(db, "BEGIN; SELECT count(*) FROM t;");
 		stay();
 	}
+	if (!strcmp(state, "cut")) {
+		exec(db, "DELETE FROM t;");
+		armed = true;
+		exec(db, "VACUUM;");
+		die("VACUUM", "it cut nothing");
+	}
 	if (!strcmp(state, "spill"))
 		exec(db, "PRAGMA cache_size = 5;");
 	exec(db, "BEGIN IMMEDIATE; INSERT INTO t VALUES (randomblob(100));");
@@ -349,7 +366,7 @@ int main(int argc, char **argv)
 		{NULL, 0, NULL, 0},
 	};
 	static const char *const states[] = {"read", "write", "spill", "before", "middle", "commit", "after",
-					      "end", "ending", "ended", "close"};
+					      "end", "ending", "ended", "cut", "close"};
 	const char *db = NULL, *raw = NULL;
 	long long byte = -1, length = 1;
 	bool read_only = false;
