@@ -352,7 +352,7 @@ for value in range(4):
         except sqlite3.OperationalError as error:  # LiteFS' turn: SQLite asks no busy handler where it reads already
             if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > deadline:
                 sys.exit(f"write {value}: {error.sqlite_errorname} {error}")
-            time.sleep(0.01)
+            time.sleep(0.4)  # upstream has been given back: each try has to begin it anew
     time.sleep(0.2)  # beyond the linger
 cursor.close()
 print(db.execute("SELECT count(*) FROM t").fetchone()[0])
@@ -360,8 +360,8 @@ print(db.execute("SELECT count(*) FROM t").fetchone()[0])
 
 
 def test_open_cursor__autocommit_writes_of_the_same_connection__each_committed():
-    # The cursor keeps the read transaction open beyond the commit. Its own commit counted as another's: every later
-    # write was told SQLITE_BUSY_SNAPSHOT, for as long as the cursor was open.
+    # The cursor keeps the read transaction open beyond the commit. Its own commit counted as another's: every later write
+    # that had to wait for upstream was told SQLITE_BUSY, for as long as the cursor was open.
     with Cluster(n=2) as cluster:
         for journal in FAMILIES:
             for node in both(cluster):
