@@ -239,6 +239,7 @@ static void reopen_gate_locked(struct db *db)
 {
 	db->gate_closed = false;
 	db_answer_reads_locked(db);
+	db_answer_writes_locked(db, 0); /* of a reader that was waited for */
 }
 
 static void warn_reader_locked(struct db *db)
@@ -339,7 +340,7 @@ static void fold_locked(struct db *db)
 /* After a turn of this node. Where nobody is known to wait: enough for one who has just come. */
 static int64_t turn_gap_locked(const struct db *db)
 {
-	if (db->turns % LONG_PAUSE_EVERY == 0)
+	if (db->long_gap)
 		return LONG_PAUSE_NS - 10 * NS_PER_MS;
 	return db_peers_locked(db, clock_now_ns()) ? gap_ns(2 * GUARD_HOLD_MAX_NS) : LONE_GAP_NS;
 }
@@ -351,9 +352,10 @@ static void gap_locked(struct db *db)
 
 	if (db->want_gap)
 		gap = turn_gap_locked(db);
+	db->long_gap = false;
 	/* Writers that wait for upstream hold READ meanwhile: they come again. */
 	if (db->up_state == UP_IDLE || db->up_state == UP_BEGIN)
-		db_answer_writes_locked(db, -EAGAIN);
+		db_send_writers_away_locked(db);
 	db->want_gap = false;
 	if (drain_locked(db, GATE_WAIT_NS) != 0)
 		return;
@@ -619,6 +621,7 @@ void *db_guard_main(void *arg)
 			} else {
 				db->want_gap = false;
 				db->gap_until_ns = clock_now_ns() + turn_gap_locked(db);
+				db->long_gap = false;
 			}
 			continue;
 		}

@@ -167,6 +167,8 @@ struct db {
 	struct pos up_pos; /* begin's answer, then each commit's */
 	int64_t rtt_ns;
 	unsigned turns; /* full ones */
+	int64_t long_pause_ns; /* the last pause, or time without a turn, that suffices for the longest waiter */
+	bool long_gap; /* and the gap of the guard that goes with it is still to come */
 	/* Commits of this turn, how many it may have (see set_quota), and where the last one ended. */
 	uint32_t turn_commits, turn_quota;
 	uint64_t turn_end_txid;
@@ -201,6 +203,8 @@ struct db {
 /* Every so often a pause that suffices for a waiter that LiteFS looks after only every 50 ms by now. */
 #define LONG_PAUSE_EVERY 8
 #define LONG_PAUSE_NS (60 * NS_PER_MS)
+/* And this often where turns are short, but one node's lingering always meets another's waiting. */
+#define LONG_PAUSE_PERIOD_NS NS_PER_S
 #define LONE_GAP_NS (6 * NS_PER_MS)
 #define GATE_WAIT_NS (120 * NS_PER_MS)
 #define CATCHUP_WAIT_NS (400 * NS_PER_MS)
@@ -210,6 +214,8 @@ struct db {
 #define CKPT_PATIENCE 5
 #define WRITE_PARK_SINGLE_NS (60 * NS_PER_MS)
 #define WRITE_PARK_CREATE_NS (2 * NS_PER_S)
+#define UPGRADE_NS (5 * NS_PER_MS)
+#define WRITE_PARK_UPGRADE_NS NS_PER_S
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
 #define GONE_WAIT_NS (2 * NS_PER_S)
@@ -244,6 +250,7 @@ void db_token_leave_locked(struct db *db);
 void db_park_locked(struct db *db, struct db_call *call, enum park_kind kind, uint64_t owner, uint32_t slots,
 		    int64_t deadline_ns);
 void db_answer_reads_locked(struct db *db); /* those that can be granted now are; others stay */
+void db_send_writers_away_locked(struct db *db); /* those that come again by themselves: -EAGAIN */
 void db_answer_writes_locked(struct db *db, int result); /* 0: the first that may; else all */
 void db_answer_locks_locked(struct db *db); /* after locks were released or downgraded */
 void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
@@ -252,6 +259,7 @@ void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 int db_lock_request_locked(struct db *db, const struct db_lock *lock, struct db_call *call);
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked);
 int db_write_request_locked(struct db *db, struct lock_owner *owner);
+bool db_is_upgrading_locked(const struct db *db, const struct lock_owner *owner);
 int db_halt_request_locked(struct db *db, struct lock_owner *owner);
 
 /*

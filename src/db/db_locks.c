@@ -143,6 +143,7 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 	if (lock_conflict(&db->locks, owner, slots, false, &slot))
 		return -EAGAIN;
 	owner->read_seq = db->commit_seq;
+	owner->read_ns = clock_now_ns();
 	if (owner->refused)
 		say_refused(db, owner);
 	if (db->mode == DB_MODE_ROLLBACK)
@@ -186,18 +187,31 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 	return DB_PARKED;
 }
 
+/*
+ * Has read for a while, with its process' only connection (an open cursor, say), and writes now: SQLite asks no busy handler
+ * then, and the gate waits in vain for the very one that is asking. BEGIN IMMEDIATE asks at once, and comes again.
+ */
+bool db_is_upgrading_locked(const struct db *db, const struct lock_owner *owner)
+{
+	return !db->catching && db_single_locked(db, owner->tgid) && clock_now_ns() - owner->read_ns > UPGRADE_NS;
+}
+
 /* I5. Grants, sends away, or says that the call may wait. */
 int db_write_request_locked(struct db *db, struct lock_owner *owner)
 {
 	enum lock_slot slot, wanted = db_write_slot_locked(db);
 
-	if (db->poison || db->must_fold || db->need_ckpt || db->gate_closed || !db->valid)
+	if (db->poison || db->must_fold || db->need_ckpt || !db->valid)
+		return -EAGAIN;
+	if (db->gate_closed && !db_is_upgrading_locked(db, owner))
 		return -EAGAIN;
 	/* A reader that saw a header half written asks for WRITE first, to recover: it looks again when refused. */
 	if (!(owner->shared & (db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED))))
 		return -EAGAIN;
 	if (lock_conflict(&db->locks, owner, SLOT_BIT(wanted), true, &slot))
 		return DB_PARKED;
+	if (db->gate_closed)
+		return DB_PARKED; /* until it is given up */
 	switch (db->up_state) {
 	case UP_HELD:
 		if (db->doomed || db->end_wanted || db->renewing)
@@ -255,6 +269,8 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 	} else if (db_single_locked(db, owner->tgid)) {
 		/* SQLite's busy_timeout counts its own sleeps, not our waiting: long enough for a begin that nobody contends. */
 		wait_ns = db->rtt_ns * 3 + WRITE_PARK_SINGLE_NS;
+		if (db_is_upgrading_locked(db, owner) && wait_ns < WRITE_PARK_UPGRADE_NS)
+			wait_ns = WRITE_PARK_UPGRADE_NS;
 		if (wait_ns > db->config->settings->halt_timeout_ms * NS_PER_MS)
 			wait_ns = db->config->settings->halt_timeout_ms * NS_PER_MS;
 	} else if (db_writer_locked(db)) {

@@ -101,6 +101,20 @@ static bool begin_is_to_come_locked(const struct db *db)
 	return db->up_state == UP_BEGIN || db->up_state == UP_END || (db->up_state == UP_IDLE && db->want_begin);
 }
 
+void db_send_writers_away_locked(struct db *db)
+{
+	struct db_call **pp = &db->parked;
+
+	while (*pp) {
+		const struct lock_owner *owner = lock_owner_find(&db->locks, (*pp)->owner);
+
+		if ((*pp)->kind == PARK_WRITE && !(owner && db_is_upgrading_locked(db, owner)))
+			answer(db, pp, -EAGAIN);
+		else
+			pp = &(*pp)->next;
+	}
+}
+
 void db_answer_writes_locked(struct db *db, int result)
 {
 	struct db_call **pp = &db->parked;

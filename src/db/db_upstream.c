@@ -131,6 +131,8 @@ static void begin_locked(struct db *db)
 	int err = -EHOSTUNREACH;
 
 	db->want_begin = false;
+	if (start - db->turn_end_ns > 2 * LONG_PAUSE_NS) /* others have had their time */
+		db->long_pause_ns = start;
 	db->up_state = UP_BEGIN;
 	db->doomed = db->end_wanted = false;
 	pthread_mutex_unlock(&db->mu);
@@ -183,7 +185,7 @@ static void end_locked(struct db *db)
 	struct upstream *up = db->up;
 	int64_t now, held, pause_ns;
 	int peers;
-	bool used_up;
+	bool used_up, long_pause;
 
 	db->up_state = UP_END;
 	pthread_mutex_unlock(&db->mu);
@@ -202,8 +204,13 @@ static void end_locked(struct db *db)
 	db->yielding = false;
 	if (!peers)
 		pause_ns /= 4;
-	if (used_up && ++db->turns % LONG_PAUSE_EVERY == 0 && pause_ns < LONG_PAUSE_NS)
-		pause_ns = LONG_PAUSE_NS;
+	long_pause = used_up && ++db->turns % LONG_PAUSE_EVERY == 0;
+	if (long_pause || now - db->long_pause_ns > LONG_PAUSE_PERIOD_NS) {
+		pause_ns = pause_ns < LONG_PAUSE_NS ? LONG_PAUSE_NS : pause_ns;
+		db->long_pause_ns = now;
+		db->long_gap = upstream_kind(up) == UPSTREAM_SELF;
+		db->want_gap |= db->long_gap;
+	}
 	db->pause_until_ns = now + pause_ns;
 	db->turn_end_ns = now;
 	db->turn_end_txid = db->tip.txid;

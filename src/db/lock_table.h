@@ -47,6 +47,7 @@ struct lock_owner {
 	uint64_t handle[LOCK_FILE_COUNT]; /* the last one that it locked that file through */
 	/* db's own: */
 	uint64_t read_seq; /* commit count when READ was granted */
+	int64_t read_ns; /* and when that was */
 	int64_t sent_away_ns; /* when it was last told to come again for READ; 0: it was not */
 	int64_t retry_ns; /* how long it stays away then */
 	bool refused; /* asked for EXCLUSIVE of a WAL database since it last read */

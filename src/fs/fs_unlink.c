@@ -99,7 +99,7 @@ static void super_done(struct db_call *call, int result)
 
 	if (result && c->committed)
 		log_error("transaction_in_parts",
-			  "super_journal=%s committed=%s and_others=%d failed=%s do=\"SQLite takes the committed ones back; look at "
+			  "super_journal=%s committed=%s and_others=%d failed=%s do=\"SQLite takes the committed ones back, unless its program is dead; look at "
 			  "the line of the failed one\"",
 			  log_clean(clean, sizeof clean, c->name), c->first, c->committed - 1, db_name(c->database->db));
 	if (result) {
