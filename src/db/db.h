@@ -41,6 +41,11 @@ struct db_notify {
 	void (*invalidate)(void *ctx, off_t off, off_t len);
 	/* "-wal" and "-shm" have come or gone with the journal mode. */
 	void (*mode_changed)(void *ctx);
+	/*
+	 * In WAL mode SQLite commits attached databases one after the other: what else has this process committed
+	 * (db_committed_by()) in the transaction of which this database's part has just failed? May be NULL.
+	 */
+	void (*commit_failed)(void *ctx, pid_t tgid);
 };
 
 struct super_table;
@@ -161,6 +166,9 @@ int db_commit_super(struct db *db, const char *super, struct db_call *call);
 
 /* The role has changed: what is held may no longer be ours to hold. Does not block. */
 void db_role_changed(struct db *db);
+
+/* The process has committed this database, in WAL mode, and has not ended its transaction yet. */
+bool db_committed_by(struct db *db, pid_t tgid);
 
 /* Counters and state, a new reference. */
 json_t *db_status(struct db *db);

@@ -295,16 +295,31 @@ static int commit(struct db *db, uint32_t frame)
 	return err;
 }
 
+bool db_committed_by(struct db *db, pid_t tgid)
+{
+	const struct lock_owner *writer;
+	bool yes;
+
+	pthread_mutex_lock(&db->mu);
+	writer = db_writer_locked(db);
+	yes = db->mode == DB_MODE_WAL && db->committed_in_hold && writer && writer->tgid == tgid;
+	pthread_mutex_unlock(&db->mu);
+	return yes;
+}
+
 void db_commit(struct db *db)
 {
 	struct db_call *call = db->commit_call;
 	uint32_t frame = db->commit_frame;
+	pid_t tgid = db->mode == DB_MODE_WAL && db_writer_locked(db) ? db_writer_locked(db)->tgid : 0;
 	bool doomed = db->doomed; /* since the frame came: in a renewal, or by a change of role */
 	int err = -EIO;
 
 	if (!doomed) {
 		pthread_mutex_unlock(&db->mu);
 		err = commit(db, frame);
+		if (err && tgid > 0 && db->config->notify->commit_failed)
+			db->config->notify->commit_failed(db->notify_ctx, tgid); /* while its locks tell what belongs together */
 		pthread_mutex_lock(&db->mu);
 	}
 	spool_reset(&db->ltx);

@@ -61,7 +61,19 @@ static void notify_mode_changed(void *ctx)
 	}
 }
 
-static const struct db_notify notify = {notify_shm_store, notify_invalidate, notify_mode_changed};
+static void notify_commit_failed(void *ctx, pid_t tgid)
+{
+	struct fs_database *failed = ctx;
+
+	for (struct fs_database *d = NULL; (d = fs_database_next(failed->fs, d)) != NULL;)
+		if (d != failed && db_committed_by(d->db, tgid))
+			log_error("transaction_in_parts",
+				  "pid=%d committed=%s failed=%s do=\"the part of the first stays: in WAL mode SQLite commits attached "
+				  "databases one after the other\"",
+				  (int)tgid, db_name(d->db), db_name(failed->db));
+}
+
+static const struct db_notify notify = {notify_shm_store, notify_invalidate, notify_mode_changed, notify_commit_failed};
 
 /* ---- databases ---- */
 

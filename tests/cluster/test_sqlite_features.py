@@ -161,6 +161,32 @@ def test_attach__second_database_cannot_be_sent__commit_fails_and_nothing_of_it_
             assert_same(cluster, db)
 
 
+def test_attach__wal_and_second_database_cannot_be_sent__commit_fails_and_the_log_names_what_stays():
+    with Cluster(n=2, litefwd_opts={"commit_timeout": "3s"}) as cluster:
+        attach_pair(cluster, "wal")
+        node = cluster.nodes[1]
+        assert node.stop_litefwd() == 0
+        with FaultProxy(cluster.primary) as proxy:
+            node.start_litefwd(primary_url=proxy.url)
+            before = {db: count(node, db) for db in ("one.db", "two.db")}
+            with attached(node, "wal") as conn:
+                conn("BEGIN")
+                conn("INSERT INTO main.t VALUES ('m')")
+                conn("INSERT INTO other.t VALUES ('o')")
+                fault = proxy.add("answer", method="POST", path="/tx", answer=REFUSED, times=0)
+                fault.matches = lambda method, path: path == "/tx" and proxy.requests[-1][2].get("name") == "two.db"
+                error = error_of(conn, "COMMIT")
+                fault.matches = lambda method, path: False
+                assert is_io_error(error), error
+            there = {db: count(node, db) - before[db] for db in before}
+            assert there == {"one.db": 1, "two.db": 0}, there
+            assert logged(node, "transaction_in_parts", "committed=one.db", "failed=two.db"), "the log names what stays"
+            assert node.stop_litefwd() == 0
+        node.start_litefwd()
+        for db in ("one.db", "two.db"):
+            assert_same(cluster, db)
+
+
 def test_attach__main_outside_the_mount__refused_before_its_first_write():
     with Cluster(n=2) as cluster:
         create(cluster)

@@ -487,7 +487,7 @@ void rig_open(struct rig *r, struct local *l, const char *name, bool as_new)
 
 struct rig *rig_new(bool create)
 {
-	static const struct db_notify notify = {on_shm_store, on_invalidate, on_mode_changed};
+	static const struct db_notify notify = {on_shm_store, on_invalidate, on_mode_changed, NULL};
 	struct rig *r = calloc(1, sizeof *r);
 	char path[80];
 

@@ -490,7 +490,7 @@ static void run(const char *cmd, const char *dir)
 
 static int setup(void **state)
 {
-	static const struct db_notify notify = {on_shm_store, on_invalidate, on_mode_changed};
+	static const struct db_notify notify = {on_shm_store, on_invalidate, on_mode_changed, NULL};
 	struct ctx *c = calloc(1, sizeof *c);
 	uint8_t page[PAGE];
 	char path[80];
