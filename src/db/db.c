@@ -166,6 +166,16 @@ bool db_files_current(struct db *db)
 	return lfs_ident_equal(&now, &db->ident);
 }
 
+void db_poison_locked(struct db *db)
+{
+	db->valid = false;
+	if (db_readers_locked(db) && !db->poison) {
+		db->poison = true;
+		db->stats.poisons++;
+	}
+	pthread_cond_signal(&db->g_cond);
+}
+
 void db_files_gone_locked(struct db *db, int err)
 {
 	if (!db->files_ok)
@@ -175,17 +185,12 @@ void db_files_gone_locked(struct db *db, int err)
 	db->files_ok = false;
 	if (db->up_is_self && (db->up_state == UP_HELD || db->up_state == UP_COMMIT))
 		db->doomed = true; /* LiteFS' WRITE went with it */
-	db->valid = false;
 	db->rebuild = true;
 	db->guard_held = false;
 	db->guard_epoch++;
 	db->window = false;
-	if (db_readers_locked(db)) {
-		db->poison = true;
-		db->stats.poisons++;
-	}
+	db_poison_locked(db);
 	pthread_cond_broadcast(&db->changed);
-	pthread_cond_signal(&db->g_cond);
 	pthread_cond_signal(&db->u_cond);
 }
 

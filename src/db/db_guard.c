@@ -267,9 +267,7 @@ static bool end_long_readers_locked(struct db *db)
 		return false;
 	log_warn("reader_ended", "db=%s held_ms=%" PRId64 " do=\"make read transactions shorter than read_max_hold=\"",
 		 db->name, held_ms);
-	db->poison = true;
-	db->valid = false;
-	db->stats.poisons++;
+	db_poison_locked(db);
 	return true;
 }
 
@@ -518,8 +516,7 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 		if (readers) { /* I1 is broken: a bug of ours, and nobody may read on */
 			log_error("reader_without_guard", "db=%s do=\"report this bug; its readers get errors until they begin anew\"",
 				  db->name);
-			db->poison = true;
-			db->stats.poisons++;
+			db_poison_locked(db);
 			return now;
 		}
 		err = validate_locked(db);

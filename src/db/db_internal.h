@@ -234,6 +234,8 @@ bool db_single_locked(const struct db *db, pid_t tgid); /* the process has at mo
 /* LiteFS' files may be used until files_put(); -ENOTCONN while LiteFS is gone. */
 int db_files_get_locked(struct db *db);
 void db_files_put_locked(struct db *db);
+/* I7: who reads now gets errors until everybody has let go; then the view begins anew. */
+void db_poison_locked(struct db *db);
 /* A call to LiteFS failed in a way that means that it is gone. */
 void db_files_gone_locked(struct db *db, int err);
 
@@ -277,8 +279,6 @@ void db_mark_stale_locked(struct db *db);
 uint32_t db_database_pages_locked(const struct db *db);
 /* The transaction in progress is lost: its journal is, too, and who reads gets errors until it lets go. */
 void db_drop_transaction_locked(struct db *db);
-/* I7: who reads now gets errors until everybody has let go; then the view begins anew. */
-void db_poison_locked(struct db *db);
 void db_finish_journal_locked(struct db *db, enum journal_end end);
 
 /* db_life.c */

@@ -54,12 +54,8 @@ int db_appear(struct db *db, bool in_window)
 	if (in_window) {
 		db->window = true;
 	} else {
-		db->valid = false;
 		db->rebuild = true;
-		if (db_readers_locked(db) && !db->poison) { /* of the empty one */
-			db->poison = true;
-			db->stats.poisons++;
-		}
+		db_poison_locked(db); /* readers of the empty one */
 	}
 	pthread_mutex_unlock(&db->mu);
 	return 0;

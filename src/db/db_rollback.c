@@ -63,16 +63,6 @@ void db_drop_transaction_locked(struct db *db)
 	db_poison_locked(db);
 }
 
-void db_poison_locked(struct db *db)
-{
-	db->valid = false;
-	if (db_readers_locked(db) && !db->poison) {
-		db->poison = true;
-		db->stats.poisons++;
-	}
-	pthread_cond_signal(&db->g_cond);
-}
-
 static int refuse(struct log_limit *limit, const struct db *db, const char *reason, const char *todo)
 {
 	if (log_allow(limit, 5000))

@@ -152,12 +152,8 @@ int db_take_back_guard(struct db *db)
 void db_close_window_locked(struct db *db, bool ours)
 {
 	if (!ours) {
-		db->valid = false;
 		db->rebuild = true;
-		if (db_readers_locked(db) && !db->poison) {
-			db->poison = true;
-			db->stats.poisons++;
-		}
+		db_poison_locked(db);
 	}
 	db->window = false;
 	pthread_cond_broadcast(&db->changed);

@@ -496,17 +496,6 @@ def test_waiting__busy_timeout_runs_out__busy():
 
 # ---------------------------------------------------------------- rollback-mode databases
 
-def first_write_refused(conn, sql):
-    begin = time.monotonic()
-    try:
-        conn(sql)
-    except SqlError as error:
-        assert not error.is_busy, f"{error}: BUSY would make applications wait for ever"
-        assert time.monotonic() - begin < 5, "it must fail at once"
-        return error
-    raise AssertionError(f"accepted: {sql}")
-
-
 def test_rollback_mode__reads__exact_on_every_node():
     with Cluster() as cluster:
         create(cluster, journal="delete")
