@@ -459,6 +459,7 @@ static void reopen_locked(struct db *db)
 	}
 	pthread_mutex_unlock(&db->mu);
 	if (db->files.dir) {
+		guard_before_close(&db->guard);
 		lfs_files_close(&db->files);
 		guard_forget(&db->guard);
 	}

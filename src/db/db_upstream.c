@@ -155,6 +155,7 @@ static void begin_locked(struct db *db)
 		pthread_cond_signal(&db->g_cond);
 		return;
 	}
+	db->want_begin = false; /* who asked meanwhile is answered below; another begin would be for nobody */
 	db->up_state = UP_HELD;
 	db->up_is_self = upstream_kind(up) == UPSTREAM_SELF;
 	db->up_pos = pos;

@@ -203,17 +203,13 @@ bool lfs_dir_alive(const char *dir)
 	return statfs(dir, &st) == 0 && st.f_type == FUSE_SUPER_MAGIC;
 }
 
-int lfs_files_open_wal(struct lfs_files *files)
+static int open_wal_again(struct lfs_files *files)
 {
-	char path[4096 + 300];
-	int err = path_of(files, "-wal", path, sizeof path);
 	int fd;
 
-	if (err)
-		return err;
-	/* Kept open or not, the file may have been unlinked since: look by name. */
-	if (files->wal_fd >= 0 && access(path, F_OK) == 0)
-		return 0;
+	/* Not in the bare directory under a LiteFS that is gone. */
+	if (!lfs_dir_alive(files->dir))
+		return -ENOTCONN;
 	fd = open_or_create(files, "-wal");
 	if (fd < 0)
 		return fd;
@@ -221,6 +217,33 @@ int lfs_files_open_wal(struct lfs_files *files)
 		close(files->wal_fd);
 	files->wal_fd = fd;
 	return 0;
+}
+
+int lfs_files_open_wal(struct lfs_files *files)
+{
+	char path[4096 + 300];
+	int err = path_of(files, "-wal", path, sizeof path);
+
+	if (err)
+		return err;
+	/* Kept open or not, the file may have been unlinked since: look by name. */
+	if (files->wal_fd >= 0 && access(path, F_OK) == 0)
+		return 0;
+	return open_wal_again(files);
+}
+
+int lfs_files_keep_wal(struct lfs_files *files)
+{
+	char path[4096 + 300];
+	struct statx stx;
+	int err = path_of(files, "-wal", path, sizeof path);
+
+	if (err)
+		return err;
+	/* The kernel may still know a name that a removal has just taken away. */
+	if (files->wal_fd >= 0 && statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_SIZE, &stx) == 0)
+		return 0;
+	return open_wal_again(files);
 }
 
 void lfs_ident_get(const char *data_dir, const char *name, struct lfs_ident *ret)

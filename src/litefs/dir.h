@@ -78,4 +78,7 @@ bool lfs_dir_alive(const char *dir);
 /* NAME-wal is there and open (created if need be): LiteFS exits when WRITE is released without it. */
 int lfs_files_open_wal(struct lfs_files *files);
 
+/* The same, asked of LiteFS itself: under WRITE, and before it is released (a removal by a direct client takes no lock). */
+int lfs_files_keep_wal(struct lfs_files *files);
+
 #endif

@@ -105,7 +105,7 @@ static int take_write(struct guard *guard)
 		return err;
 	}
 	/* Between the two another node's removal may have taken "-wal" away, which SHARED does not prevent. */
-	err = lfs_files_open_wal(guard->files);
+	err = lfs_files_keep_wal(guard->files);
 	if (err) {
 		set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
 		set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
@@ -151,6 +151,9 @@ int guard_give_writer(struct guard *guard)
 	if (!guard->writer)
 		return 0;
 	err = guard->exclusive ? guard_give_exclusive(guard) : 0;
+	/* A direct client's removal of the database asks for no lock, and takes "-wal" away. */
+	if (!err && !guard->rollback)
+		err = lfs_files_keep_wal(guard->files);
 	if (!err)
 		err = guard->rollback ? set_db(guard, F_UNLCK, SQLITE_PENDING_BYTE)
 				      : set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
@@ -210,6 +213,12 @@ int guard_try_alone(struct guard *guard)
 		return -EAGAIN;
 	err = set_lock(guard->files->db_fd, F_WRLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE);
 	return err ? err : set_lock(guard->files->db_fd, F_UNLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE);
+}
+
+void guard_before_close(struct guard *guard)
+{
+	if (guard->writer && !guard->rollback)
+		lfs_files_keep_wal(guard->files);
 }
 
 void guard_forget(struct guard *guard)

@@ -60,6 +60,9 @@ int guard_give_exclusive(struct guard *guard);
 /* Nothing is held: could SHARED be had exclusively? It is given back at once. 0, or -EAGAIN: a direct client has the database open. */
 int guard_try_alone(struct guard *guard);
 
+/* The descriptors will be closed, which gives everything back: as for WRITE, "-wal" is there (or LiteFS is gone). */
+void guard_before_close(struct guard *guard);
+
 /* The descriptors were closed: nothing is held any more. */
 void guard_forget(struct guard *guard);
 

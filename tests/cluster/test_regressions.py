@@ -107,6 +107,49 @@ def test_drop_and_recreation__idle_connections_stay_open__others_read_and_write_
     drop_and_recreate(1, old_reader=True)
 
 
+def drop_under_a_writer(end, recreate):
+    """LiteFS ends when WRITE is given back without a "-wal"; a direct client's removal takes it away and asks for no lock."""
+    schema = "PRAGMA journal_mode = wal; CREATE TABLE t(x); INSERT INTO t VALUES ('{}')"
+    with Cluster(n=2) as cluster:
+        primary = cluster.primary
+        cluster.sql_direct(primary, DB, schema.format("old"))
+        cluster.wait_converged(DB)
+        with primary.conn(DB, busy_ms=1000) as conn:
+            conn("BEGIN IMMEDIATE")
+            conn("INSERT INTO t VALUES ('of the removed one')")
+            os.unlink(primary.direct_path(DB))
+            if recreate:
+                # it holds the new database's WRITE, as SQLite's own writer would: only its rollback mode part is open
+                cluster.spawn(["sqlite3", "-cmd", ".timeout 20000", primary.direct_path(DB), schema.format("new")], name="recreate")
+                time.sleep(0.3)
+            try:
+                conn(end)
+                assert end == "ROLLBACK", "a COMMIT into a removed database was acknowledged"
+            except SqlError as error:
+                assert end == "COMMIT", error
+        time.sleep(0.3)  # for what is held for a while after a transaction
+        cluster.assert_alive()
+        if not recreate:
+            cluster.sql_direct(primary, DB, schema.format("new"))
+        wait_until("the new database", lambda: primary.pos(DB)[0] > 3 and try_again(cluster, primary, "SELECT x FROM t") == [("new",)])
+        insert_until_ok(primary, "after", 20)
+        cluster.wait_converged(DB)
+        for node in cluster.nodes:
+            assert try_again(cluster, node, "SELECT group_concat(x) FROM t") == [("new,after",)]
+
+
+def test_drop_under_a_writer__commit__refused_and_litefs_lives():
+    drop_under_a_writer("COMMIT", False)
+
+
+def test_drop_under_a_writer__rollback__litefs_lives():
+    drop_under_a_writer("ROLLBACK", False)
+
+
+def test_drop_under_a_writer__recreated_meanwhile__refused_and_litefs_lives():
+    drop_under_a_writer("COMMIT", True)
+
+
 # ---------------------------------------------------------------- snapshots
 
 def deferred_readers(reader_index):
