@@ -218,6 +218,7 @@ struct db {
 #define WRITE_PARK_UPGRADE_NS NS_PER_S
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
+#define RECOVERIES_MAX 3
 #define GONE_WAIT_NS (2 * NS_PER_S)
 #define REFRESH_NS (250 * NS_PER_MS)
 #define KEEP_NS (200 * NS_PER_MS)

@@ -144,6 +144,7 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 		return -EAGAIN;
 	owner->read_seq = db->commit_seq;
 	owner->read_ns = clock_now_ns();
+	owner->recoveries = 0;
 	if (owner->refused)
 		say_refused(db, owner);
 	if (db->mode == DB_MODE_ROLLBACK)
@@ -201,12 +202,20 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 {
 	enum lock_slot slot, wanted = db_write_slot_locked(db);
 
+	/*
+	 * A reader that saw a header half written asks for WRITE first, to recover: it looks again when refused. If that does not
+	 * help, a client has left it broken (it went on writing after its locks were dropped): a new one.
+	 */
+	if (!(owner->shared & (db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED)))) {
+		if (db->mode == DB_MODE_WAL && ++owner->recoveries >= RECOVERIES_MAX) {
+			db->must_fold = true;
+			pthread_cond_signal(&db->g_cond);
+		}
+		return -EAGAIN;
+	}
 	if (db->poison || db->must_fold || db->need_ckpt || !db->valid)
 		return -EAGAIN;
 	if (db->gate_closed && !db_is_upgrading_locked(db, owner))
-		return -EAGAIN;
-	/* A reader that saw a header half written asks for WRITE first, to recover: it looks again when refused. */
-	if (!(owner->shared & (db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED))))
 		return -EAGAIN;
 	if (lock_conflict(&db->locks, owner, SLOT_BIT(wanted), true, &slot))
 		return DB_PARKED;
