@@ -21,6 +21,9 @@ struct settings {
 	char *litefs_url;
 	char *litefs_config;
 	char *primary_url;
+	char *gateway; /* ADDR:PORT to answer other nodes' litefwd at; NULL: not */
+	char *gateway_url; /* template: where the primary's litefwd answers; NULL: HALT alone */
+	char *gateway_secret; /* file */
 	int64_t halt_timeout_ms;
 	int64_t commit_timeout_ms;
 	int64_t halt_linger_ms; /* keep HALT (or LiteFS' WRITE) this long after a commit */

@@ -22,8 +22,10 @@
 #include <jansson.h>
 
 #include "base/settings.h"
+#include "base/spool.h"
 #include "db/lock_table.h"
 #include "format/names.h"
+#include "format/pos.h"
 #include "litefs/halt_record.h"
 #include "litefs/role.h"
 
@@ -163,6 +165,42 @@ int db_journal_truncate(struct db *db, pid_t tgid, off_t size, struct db_call *c
 int db_journal_unlink(struct db *db, pid_t tgid, struct db_call *call);
 /* The super-journal of this name ends: commits, where this database's journal names it; else 0. */
 int db_commit_super(struct db *db, const char *super, struct db_call *call);
+
+/*
+ * Gateway: another node's litefwd writes this database here, on the primary, by a lock `id` of its own with a lease. It queues
+ * for WRITE with this node's writers; a transaction of its is committed as one of ours is, and published in the virtual WAL.
+ * None of these block. call as in db_lock(): DB_PARKED, then done; until then call and ltx are db's.
+ */
+struct db_gw_call {
+	struct db_call call;
+	uint64_t id;
+	/* results */
+	struct pos pos;
+	uint32_t waiting; /* others that want WRITE, known ones */
+	bool yield;
+	bool unknown; /* commit: result is 0 or an error, but may be applied */
+	/* db's own */
+	struct spool *ltx;
+	struct db_gw_call *next;
+};
+
+/*
+ * begin: 0 held, at pos. -EAGAIN not had in time; -EHOSTUNREACH not the primary; -ENOTSUP in a rollback mode, or not there;
+ * -EBUSY the queue is full; -EALREADY: id waits already. Held already: the lease is renewed, 0.
+ */
+int db_gw_begin(struct db *db, uint64_t id, uint64_t peer, int64_t until_ns, struct db_gw_call *call);
+/*
+ * commit: 0 committed, at pos. -EPERM the lock is not id's, or its lease is over: nothing was changed, nor looked at.
+ * Else refused (-ESTALE position, -EBADMSG no such LTX, ...): nothing was changed, and the lock is gone. unknown: may be applied.
+ * *ltx may be swapped for an empty one.
+ */
+int db_gw_commit(struct db *db, uint64_t id, struct spool *ltx, struct db_gw_call *call);
+/* Ends the lock, or the wait for it (its call is answered -ECANCELED first). Nothing where there is none; a commit in progress ends first. */
+void db_gw_end(struct db *db, uint64_t id);
+/* The lease ends after grace_ms at the latest: the holder's connection is gone. */
+void db_gw_shorten(struct db *db, uint64_t id, int64_t grace_ms);
+/* The LTX file of this transaction in LiteFS' data directory, open for reading; negative errno. Blocks on a local disk. */
+int db_ltx_open(struct db *db, uint64_t txid);
 
 /* The role has changed: what is held may no longer be ours to hold. Does not block. */
 void db_role_changed(struct db *db);

@@ -258,6 +258,7 @@ static int ask_locally(struct db *db)
 static int begin_drop(struct db *db, struct upstream *up, struct pos *ret)
 {
 	int64_t until = clock_now_ns() + db->config->settings->halt_timeout_ms * NS_PER_MS;
+	struct upstream_grant grant;
 	int err = 0;
 
 	if (upstream_kind(up) == UPSTREAM_REMOTE) {
@@ -268,7 +269,11 @@ static int begin_drop(struct db *db, struct upstream *up, struct pos *ret)
 			clock_sleep_ns(25 * NS_PER_MS);
 		}
 	}
-	return err ? err : upstream_begin(up, until, ret);
+	if (!err)
+		err = upstream_begin(up, (struct pos){0}, until, &grant);
+	if (!err)
+		*ret = grant.pos;
+	return err;
 }
 
 /* Until LiteFS here has no such database any more. */

@@ -100,10 +100,11 @@ static void set_hold_end_locked(struct db *db)
 	db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
 }
 
-static int begin_upstream_locked(struct db *db, struct upstream *up, int64_t until, struct pos *ret)
+static int begin_upstream_locked(struct db *db, struct upstream *up, int64_t until, struct upstream_grant *ret)
 {
 	bool absent = db->absent; /* then there is nothing of LiteFS' to use */
 	int err = absent ? 0 : db_files_get_locked(db);
+	struct pos have;
 
 	if (err)
 		return -EHOSTUNREACH;
@@ -111,14 +112,15 @@ static int begin_upstream_locked(struct db *db, struct upstream *up, int64_t unt
 	db_token_enter_locked(db);
 	guard_set_rollback(&db->guard, db->up_rollback);
 	db_token_leave_locked(db);
+	have = db->tip;
 	pthread_mutex_unlock(&db->mu);
-	err = upstream_begin(up, until, ret);
+	err = upstream_begin(up, have, until, ret);
 	pthread_mutex_lock(&db->mu);
 	if (!absent)
 		db_files_put_locked(db);
 	/* Dropped, or never there: any such position is an empty database's, and ours. */
-	if (!err && db->absent && db->valid && db_pos_is_empty(*ret))
-		db->base = db->tip = *ret;
+	if (!err && db->absent && db->valid && db_pos_is_empty(ret->pos))
+		db->base = db->tip = ret->pos;
 	return err;
 }
 
@@ -126,8 +128,9 @@ static void begin_locked(struct db *db)
 {
 	int64_t start = clock_now_ns();
 	int64_t until = start + db->config->settings->halt_timeout_ms * NS_PER_MS;
+	struct upstream_grant grant = {0};
 	struct upstream *up;
-	struct pos pos = {0};
+	struct pos pos;
 	int err = -EHOSTUNREACH;
 
 	db->want_begin = false;
@@ -140,7 +143,8 @@ static void begin_locked(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	db->up = up;
 	if (up)
-		err = begin_upstream_locked(db, up, until, &pos);
+		err = begin_upstream_locked(db, up, until, &grant);
+	pos = grant.pos;
 	db->stats.begins++;
 	if (err) {
 		db->up_state = UP_IDLE;
@@ -248,8 +252,7 @@ static void renew_locked(struct db *db)
 	}
 	db->renewing = true;
 	pthread_mutex_unlock(&db->mu);
-	upstream_end(db->up);
-	err = upstream_begin(db->up, clock_now_ns() + db->config->settings->halt_timeout_ms * NS_PER_MS, &pos);
+	err = upstream_renew(db->up, clock_now_ns() + db->config->settings->halt_timeout_ms * NS_PER_MS, &pos);
 	pthread_mutex_lock(&db->mu);
 	db->renewing = false;
 	if (!absent)

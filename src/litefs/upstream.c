@@ -5,7 +5,16 @@
 
 int upstream_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret)
 {
-	return kind == UPSTREAM_SELF ? upstream_self_new(config, ret) : upstream_remote_new(config, kind, ret);
+	switch (kind) {
+	case UPSTREAM_SELF:
+		return upstream_self_new(config, ret);
+	case UPSTREAM_GATEWAY:
+		return upstream_gateway_new(config, ret);
+	case UPSTREAM_REMOTE:
+	case UPSTREAM_OWN:
+		break;
+	}
+	return upstream_remote_new(config, kind, ret);
 }
 
 void upstream_free(struct upstream *up)
@@ -21,9 +30,29 @@ enum upstream_kind upstream_kind(const struct upstream *up)
 	return up->kind;
 }
 
-int upstream_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+int upstream_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
 {
-	return up->ops->begin(up, until_ns, ret_pos);
+	*ret = (struct upstream_grant){0};
+	return up->ops->begin(up, have, until_ns, ret);
+}
+
+int upstream_renew(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+{
+	struct upstream_grant grant;
+	int err;
+
+	if (up->ops->renew)
+		return up->ops->renew(up, until_ns, ret_pos);
+	up->ops->end(up);
+	err = upstream_begin(up, (struct pos){0}, until_ns, &grant);
+	if (!err)
+		*ret_pos = grant.pos;
+	return err;
+}
+
+bool upstream_yield(const struct upstream *up)
+{
+	return up->ops->yield && up->ops->yield(up);
 }
 
 enum outcome upstream_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns)
@@ -64,11 +93,14 @@ uint64_t upstream_max_tx_bytes(const struct upstream *up)
 
 int upstream_probe(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
 {
-	int err = up->ops->begin(up, until_ns, ret_pos);
+	struct upstream_grant grant;
+	int err = upstream_begin(up, (struct pos){0}, until_ns, &grant);
 
-	if (!err)
-		up->ops->end(up);
-	return err;
+	if (err)
+		return err;
+	*ret_pos = grant.pos;
+	up->ops->end(up);
+	return 0;
 }
 
 void upstream_abort(struct upstream *up)

@@ -2,7 +2,7 @@
  * upstream: where a database's transactions go. Remote: HALT and /tx on the primary.
  * Self: LiteFS' own locks on this node and /tx to the local LiteFS. Own: HALT and /tx on this node's LiteFS, while it is
  * the primary: how databases are created and dropped there (a drop under self's WRITE ends LiteFS: LITEFS.md, 14).
- * (A gateway is to be the fourth.) db asks begin, commit, end and does not care which it is.
+ * Gateway: the primary's litefwd. db asks begin, commit, end and does not care which it is.
  *
  *   begin --0--> held --commit*--> held --end--> idle        held: nobody else can commit this database
  *
@@ -12,7 +12,8 @@
  * deadlines given. Ownership: borrows everything in the config until upstream_free().
  * Errors of begin (nothing is held afterwards): -EAGAIN not had in time; -EHOSTUNREACH no
  * primary, or it does not answer or is not the primary; -EUCLEAN (self) LiteFS' WAL is not
- * empty, db must have it checkpointed first; -ECANCELED upstream_abort().
+ * empty, db must have it checkpointed first; -ECANCELED upstream_abort(); -ENOTSUP (gateway) there is none, it does not answer,
+ * speaks another version or cannot have this database: HALT may do it.
  */
 #ifndef LITEFWD_LITEFS_UPSTREAM_H
 #define LITEFWD_LITEFS_UPSTREAM_H
@@ -39,7 +40,7 @@ enum outcome {
  * OWN: begin waits for every lock of the database on this node, so nothing of ours may be held on LiteFS' files
  * (guard, WRITE, SHARED) until end. Its HALT creates a database that does not exist yet, at position 0.
  */
-enum upstream_kind { UPSTREAM_REMOTE, UPSTREAM_SELF, UPSTREAM_OWN };
+enum upstream_kind { UPSTREAM_REMOTE, UPSTREAM_SELF, UPSTREAM_OWN, UPSTREAM_GATEWAY };
 
 /* One LTX file, ready to be sent and already verified. */
 struct upstream_tx {
@@ -53,8 +54,10 @@ struct upstream_tx {
 	void *ctx;
 };
 
+struct gw_secret;
 struct upstream_config {
 	const struct settings *settings;
+	const struct gw_secret *gw_secret; /* gateway; NULL or of length 0: none */
 	const char *name; /* database */
 	uint64_t node_id; /* litefwd's, random per mount */
 	struct role *role;
@@ -71,7 +74,25 @@ void upstream_free(struct upstream *up); /* ends what is held; NULL is harmless 
 
 enum upstream_kind upstream_kind(const struct upstream *up);
 
-int upstream_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
+/* What begin brings. ltx and tx_size: gateway only, the transactions from `have` to pos, or none; valid until the next call. */
+struct upstream_grant {
+	struct pos pos;
+	unsigned tx_count;
+	const uint64_t *tx_size;
+	const uint8_t *ltx; /* LTX files, one after the other */
+};
+
+/* have: where the caller stands. */
+int upstream_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret);
+
+/*
+ * What is held, for longer, under a transaction that goes on: 0 and the position then. Default: end and begin.
+ * After an error nothing is held.
+ */
+int upstream_renew(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
+
+/* After a commit: others wait, and this node's turn is over. Always false where the upstream cannot tell. */
+bool upstream_yield(const struct upstream *up);
 
 /*
  * tx->before must be begin's or the last committed position. REFUSED while nothing is held. For a large one until_ns
@@ -117,13 +138,15 @@ int64_t upstream_rtt_ns(const struct upstream *up);
 /* ---- for the implementations ---- */
 
 struct upstream_ops {
-	int (*begin)(struct upstream *up, int64_t until_ns, struct pos *ret_pos);
+	int (*begin)(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret);
 	enum outcome (*commit)(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns);
 	void (*settle)(struct upstream *up); /* may be NULL */
 	void (*end)(struct upstream *up);
 	int64_t (*rtt_ns)(const struct upstream *up);
 	void (*abort)(struct upstream *up);
 	void (*free)(struct upstream *up);
+	int (*renew)(struct upstream *up, int64_t until_ns, struct pos *ret_pos); /* may be NULL */
+	bool (*yield)(const struct upstream *up); /* may be NULL */
 	/* NULL where what is held does not end: */
 	int64_t (*hold_until)(const struct upstream *up);
 	int64_t (*renew_at)(const struct upstream *up);
@@ -145,6 +168,7 @@ struct upstream_body {
 ptrdiff_t upstream_body_read(void *body, void *buf, size_t len);
 
 int upstream_remote_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret); /* and own */
+int upstream_gateway_new(const struct upstream_config *config, struct upstream **ret);
 int upstream_self_new(const struct upstream_config *config, struct upstream **ret);
 
 #endif

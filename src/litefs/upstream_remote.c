@@ -294,13 +294,14 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 	return err == -ENOTCONN || err == -EINVAL ? -EHOSTUNREACH : err;
 }
 
-static int remote_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+static int remote_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
 {
 	struct remote *r = to_remote(up);
 	struct role_state *role = malloc(sizeof *role);
 	const char *url;
 	int err;
 
+	(void)have;
 	if (!role)
 		return -ENOMEM;
 	atomic_store(&r->aborted, false);
@@ -317,7 +318,7 @@ static int remote_begin(struct upstream *up, int64_t until_ns, struct pos *ret_p
 		if (!err && r->stale_count)
 			flush_stale(r);
 		if (!err)
-			err = halt(r, until_ns, ret_pos);
+			err = halt(r, until_ns, &ret->pos);
 		atomic_store(&r->in_call, NULL);
 	}
 	free(role);

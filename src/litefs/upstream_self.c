@@ -89,12 +89,13 @@ static int take_writer(struct self *s, int64_t until_ns)
 	}
 }
 
-static int self_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+static int self_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
 {
 	struct self *s = to_self(up);
 	bool unsettled = false;
 	int err;
 
+	(void)have;
 	atomic_store(&s->aborted, false);
 	if (!is_primary(s))
 		return -EHOSTUNREACH;
@@ -105,7 +106,7 @@ static int self_begin(struct upstream *up, int64_t until_ns, struct pos *ret_pos
 	if (!err && unsettled)
 		err = -EUCLEAN;
 	if (!err)
-		err = lfs_files_pos(up->config.guard->files, ret_pos);
+		err = lfs_files_pos(up->config.guard->files, &ret->pos);
 	if (!err && !is_primary(s))
 		err = -EHOSTUNREACH; /* LiteFS waits for this lock before it follows anyone */
 	if (err) {

@@ -166,9 +166,19 @@ static void script(struct fake *fake, enum fake_verb verb, struct fake_step step
 	fake_script(fake, verb, &step);
 }
 
+static int begin_at(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+{
+	struct upstream_grant grant;
+	int err = upstream_begin(up, (struct pos){0}, until_ns, &grant);
+
+	if (!err)
+		*ret_pos = grant.pos;
+	return err;
+}
+
 static int begin(struct ctx *c, struct pos *ret)
 {
-	return upstream_begin(c->up, clock_now_ns() + LONG_NS, ret);
+	return begin_at(c->up, clock_now_ns() + LONG_NS, ret);
 }
 
 static int file_write(void *arg, const void *data, size_t len)
@@ -537,12 +547,12 @@ static void begin__never_free__eagain_in_time_and_nothing_left(void **state)
 	int64_t start = clock_now_ns();
 
 	fake_lock(c->a, "t.db", true);
-	assert_int_equal(upstream_begin(c->up, start + 200 * NS_PER_MS, &pos), -EAGAIN);
+	assert_int_equal(begin_at(c->up, start + 200 * NS_PER_MS, &pos), -EAGAIN);
 	assert_true(clock_now_ns() >= start + 200 * NS_PER_MS);
 	assert_true(fake_count(c->a, FAKE_HALT) >= 2);
 	assert_true(fake_count(c->a, FAKE_UNHALT) >= 1);
 	assert_int_equal(pos.txid, 1);
-	assert_int_equal(upstream_begin(c->up, clock_now_ns(), &pos), -EAGAIN);
+	assert_int_equal(begin_at(c->up, clock_now_ns(), &pos), -EAGAIN);
 	no_leak(c);
 }
 
@@ -555,7 +565,7 @@ static void begin__given_up_and_delete_fails__told_later(void **state)
 	fake_lock(c->a, "t.db", true);
 	for (int i = 0; i < 2; i++)
 		script(c->a, FAKE_UNHALT, (struct fake_step){FAKE_ANSWER, .status = 500, .body = "no\n"});
-	assert_int_equal(upstream_begin(c->up, clock_now_ns() + 100 * NS_PER_MS, &pos), -EAGAIN);
+	assert_int_equal(begin_at(c->up, clock_now_ns() + 100 * NS_PER_MS, &pos), -EAGAIN);
 	assert_int_equal(noted(c), 1);
 	unhalts = fake_count(c->a, FAKE_UNHALT);
 	assert_int_equal(unhalts, 2); /* a wait that was given up may have been granted after the first */
@@ -667,7 +677,7 @@ static void commit__nothing_held__refused_and_not_sent(void **state)
 	assert_int_equal(commit(c, pos), OUTCOME_REFUSED);
 	/* Nor after a begin that failed over the connection that held a lock before. */
 	fake_lock(c->a, "t.db", true);
-	assert_int_equal(upstream_begin(c->up, clock_now_ns() + 50 * NS_PER_MS, &pos), -EAGAIN);
+	assert_int_equal(begin_at(c->up, clock_now_ns() + 50 * NS_PER_MS, &pos), -EAGAIN);
 	assert_int_equal(commit(c, pos), OUTCOME_REFUSED);
 	fake_set_role(c->a, false, "other");
 	set_primary(c, fake_url(c->a));
@@ -1076,7 +1086,7 @@ static void own__clients_in_the_way__eagain_and_nothing_left(void **state)
 	struct pos pos;
 
 	fake_lock(c->a, "t.db", true);
-	assert_int_equal(upstream_begin(c->up, clock_now_ns() + 200 * NS_PER_MS, &pos), -EAGAIN);
+	assert_int_equal(begin_at(c->up, clock_now_ns() + 200 * NS_PER_MS, &pos), -EAGAIN);
 	upstream_end(c->up);
 	fake_lock(c->a, "t.db", false);
 	assert_int_equal(begin(c, &pos), 0);
