@@ -299,3 +299,125 @@ int changeset_build(struct changeset *cs, const struct changeset_source *source,
 	free(b.old_page);
 	return err;
 }
+
+struct adopt {
+	struct changeset *cs;
+	const struct changeset_source *source;
+	int (*append)(void *ctx, uint32_t pgno, uint32_t commit, const void *page);
+	struct ltx_decoder dec;
+	uint8_t *page, *next, *old_page;
+	uint64_t sum;
+	uint32_t grown; /* the next page that must be there */
+};
+
+static int check_adopted_header(const struct changeset *cs, const struct ltx_header *header)
+{
+	bool fits = header->page_size == cs->page_size && header->pre_apply == cs->before.checksum &&
+		    header->min_txid == cs->before.txid + 1 && header->max_txid == header->min_txid && header->min_txid >= 2 &&
+		    header->commit > 0;
+
+	return fits ? 0 : -EBADMSG;
+}
+
+static int leave_sum(struct adopt *a, uint32_t pgno)
+{
+	int err = a->source->old_page(a->source->ctx, pgno, a->old_page);
+
+	if (err)
+		return err;
+	a->sum ^= ltx_page_checksum(pgno, a->old_page, a->cs->page_size);
+	return a->source->keep(a->source->ctx, pgno, a->old_page);
+}
+
+/* LiteFS exits on a page without a checksum: pages that are added are all there, but for the lock page. */
+static int adopt_page(struct adopt *a, uint32_t pgno, const uint8_t *page)
+{
+	struct changeset *cs = a->cs;
+	struct sqlite_header header;
+	int err = 0;
+
+	if (pgno == 1 && (sqlite_header_parse(page, &header) != 0 || header.page_size != cs->page_size || !header.wal))
+		return -EBADMSG;
+	if (pgno <= cs->old_pages) {
+		err = leave_sum(a, pgno);
+	} else {
+		if (a->grown == ltx_lock_pgno(cs->page_size))
+			a->grown++;
+		if (pgno != a->grown)
+			return -EBADMSG;
+		a->grown++;
+	}
+	a->sum ^= ltx_page_checksum(pgno, page, cs->page_size);
+	cs->page_count++;
+	return err;
+}
+
+static int adopt_pages(struct adopt *a)
+{
+	struct changeset *cs = a->cs;
+	uint32_t pgno, last = 0;
+	int err = 0, more;
+
+	cs->new_pages = a->dec.header.commit;
+	while ((more = ltx_decoder_page(&a->dec, &pgno, a->next)) == 1) {
+		uint8_t *swap = a->page;
+
+		if (last)
+			err = a->append(a->source->ctx, last, 0, a->page);
+		if (!err)
+			err = adopt_page(a, pgno, a->next);
+		if (err)
+			return err;
+		a->page = a->next;
+		a->next = swap;
+		last = pgno;
+	}
+	if (more < 0 || !last)
+		return more < 0 ? more : -EBADMSG;
+	if (a->grown == ltx_lock_pgno(cs->page_size))
+		a->grown++;
+	if (cs->new_pages > cs->old_pages && a->grown <= cs->new_pages)
+		return -EBADMSG;
+	return a->append(a->source->ctx, last, cs->new_pages, a->page);
+}
+
+int changeset_adopt(struct changeset *cs, const struct changeset_source *source,
+		    int (*append)(void *ctx, uint32_t pgno, uint32_t commit, const void *page), ltx_source_fn read, void *read_ctx)
+{
+	struct adopt a = {.cs = cs, .source = source, .append = append, .sum = cs->before.checksum, .grown = cs->old_pages + 1};
+	struct ltx_trailer trailer;
+	int err = ltx_decoder_init(&a.dec, read, read_ctx);
+
+	cs->adopted = true;
+	cs->page_count = 0;
+	a.page = malloc(cs->page_size);
+	a.next = malloc(cs->page_size);
+	a.old_page = malloc(cs->page_size);
+	if (!err && (!a.page || !a.next || !a.old_page))
+		err = -ENOMEM;
+	if (!err)
+		err = check_adopted_header(cs, &a.dec.header);
+	if (!err)
+		err = adopt_pages(&a);
+	for (uint32_t pgno = cs->new_pages + 1; !err && pgno <= cs->old_pages; pgno++)
+		if (pgno != ltx_lock_pgno(cs->page_size))
+			err = leave_sum(&a, pgno);
+	if (!err)
+		err = ltx_decoder_finish(&a.dec, &trailer);
+	if (!err && trailer.post_apply != (a.sum | LTX_CHECKSUM_FLAG))
+		err = -EBADMSG;
+	cs->after = (struct pos){cs->before.txid + 1, a.sum | LTX_CHECKSUM_FLAG};
+	cs->node_id = a.dec.header.node_id;
+	cs->timestamp_ms = a.dec.header.timestamp_ms;
+	ltx_decoder_fini(&a.dec);
+	free(a.page);
+	free(a.next);
+	free(a.old_page);
+	if (err == -EBADMSG || err == -EINVAL) {
+		err = -EBADMSG;
+		log_error("foreign_transaction_refused",
+			  "db=%s txid=%016" PRIx64 " do=\"nothing was changed; look at the node that it came from\"", cs->db_name,
+			  cs->after.txid);
+	}
+	return err;
+}

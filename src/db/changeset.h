@@ -20,6 +20,7 @@
 
 #include "base/spool.h"
 #include "db/vwal.h"
+#include "format/ltx.h"
 #include "format/pos.h"
 
 /* The image of a page: the frame of a WAL, or whatever else source->frame() knows it by; from 1. */
@@ -49,12 +50,21 @@ struct changeset {
 	struct pos before;
 	uint64_t node_id;
 	int64_t timestamp_ms;
+	bool adopted; /* of another node: see changeset_adopt() */
 	uint32_t new_pages; /* a result; given with refs */
 	/* results */
 	bool to_wal; /* page 1 is in the file, and says WAL */
 	uint32_t page_count; /* pages in the file; 0: nothing changed, nothing to send */
 	struct pos after;
 };
+
+/*
+ * The other way round: a transaction that another node has made, read from its LTX file. Checked like one of ours against the pages at
+ * `before`, old pages kept; its pages go to append in order, the last one with its commit size. Nothing of it counts unless
+ * the result is 0. Fills node_id, timestamp_ms and the results. -EBADMSG, logged: not such a transaction.
+ */
+int changeset_adopt(struct changeset *cs, const struct changeset_source *source,
+		    int (*append)(void *ctx, uint32_t pgno, uint32_t commit, const void *page), ltx_source_fn read, void *read_ctx);
 
 /* Writes the file to ltx (reset first). */
 int changeset_build(struct changeset *cs, const struct changeset_source *source, struct spool *ltx);

@@ -52,7 +52,7 @@ struct timespec db_changed(struct db *db)
 unsigned db_readers_locked(const struct db *db)
 {
 	if (db->mode == DB_MODE_WAL)
-		return lock_readers(&db->locks);
+		return lock_readers(&db->locks) + (db->holder ? 1 : 0);
 	return db->locks.shared_count[SLOT_SHARED] + (db->locks.exclusive[SLOT_SHARED] ? 1 : 0);
 }
 
@@ -259,6 +259,7 @@ static void destroy(struct db *db)
 	upstream_free(db->remote);
 	upstream_free(db->self);
 	upstream_free(db->own);
+	upstream_free(db->gateway);
 	api_free(db->local_api);
 	if (db->files_ok)
 		lfs_files_close(&db->files);
@@ -330,6 +331,7 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 		.role = config->role,
 		.halts = config->halts,
 		.guard = &db->guard,
+		.gw_secret = config->gw_secret,
 		.guard_enter = upstream_guard_enter,
 		.guard_leave = upstream_guard_leave,
 		.ctx = db,
@@ -340,6 +342,8 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 		err = upstream_new(&up, UPSTREAM_SELF, &db->self);
 	if (!err)
 		err = upstream_new(&up, UPSTREAM_OWN, &db->own);
+	if (!err && s->gateway_url)
+		err = upstream_new(&up, UPSTREAM_GATEWAY, &db->gateway);
 	if (!err)
 		err = api_new(s->litefs_url, config->node_id, &db->local_api);
 	if (!err)
@@ -386,6 +390,7 @@ void db_stop(struct db *db)
 		db->parked = call->next;
 		call->done(call, -EIO);
 	}
+	db_stop_sessions_locked(db);
 	if (db->drop_call)
 		db->drop_call->done(db->drop_call, -EIO);
 	db->drop_call = NULL;
@@ -405,6 +410,8 @@ void db_role_changed(struct db *db)
 		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);
+	db_refuse_sessions_locked(db, -EHOSTUNREACH); /* they ask whoever is the primary now */
+	db->gateway_retry_ns = 0;
 	pthread_cond_signal(&db->u_cond);
 	pthread_cond_signal(&db->g_cond);
 	pthread_mutex_unlock(&db->mu);
@@ -417,7 +424,7 @@ static json_t *pos_json(struct pos pos)
 
 json_t *db_status(struct db *db)
 {
-	static const char *const up_names[] = {"idle", "begin", "held", "commit", "end"};
+	static const char *const up_names[] = {"idle", "begin", "publish", "held", "commit", "end"};
 	const struct db_stats *s = &db->stats;
 	json_t *o;
 
@@ -431,7 +438,11 @@ json_t *db_status(struct db *db)
 	if (o) {
 		NUMBER(commits_remote);
 		NUMBER(commits_self);
+		NUMBER(commits_gateway);
 		NUMBER(commits_empty);
+		NUMBER(gateway_commits);
+		NUMBER(bundles);
+		NUMBER(bundle_transactions);
 		NUMBER(refused);
 		NUMBER(not_committed);
 		NUMBER(unknown);

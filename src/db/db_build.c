@@ -175,6 +175,19 @@ out:
 	return err;
 }
 
+int db_adopt_ltx(struct db *db, struct changeset *cs,
+		 int (*append)(void *ctx, uint32_t pgno, uint32_t commit, const void *page), ltx_source_fn read, void *read_ctx)
+{
+	const struct changeset_source source = {.old_page = source_old_page, .keep = source_keep, .ctx = db};
+	int err = db_files_get(db);
+
+	if (err)
+		return err;
+	err = changeset_adopt(cs, &source, append, read, read_ctx);
+	db_files_put(db, 0);
+	return err;
+}
+
 int db_build_ltx(struct db *db, struct changeset *cs)
 {
 	const struct changeset_source source = {cs->refs ? source_overlay : source_frame, source_old_page, source_keep, db};

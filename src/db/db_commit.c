@@ -39,8 +39,8 @@ static void tx_sent(void *ctx)
 	db_open_window(db, db->pending);
 }
 
-/* Without memory the map is emptied: LiteFS' pages are as good. */
-static void note_frames_locked(struct db *db, const struct changeset *cs)
+/* False, without memory: the map is emptied. LiteFS' pages are as good, if it stands at tip. */
+static bool note_frames_locked(struct db *db, const struct changeset *cs)
 {
 	page_map_cut(&db->tip_frames, cs->new_pages);
 	for (uint32_t frame = cs->first_frame; frame <= cs->last_frame; frame++) {
@@ -49,9 +49,10 @@ static void note_frames_locked(struct db *db, const struct changeset *cs)
 		if (vwal_frame(&db->wal, frame, &f, NULL) != 0 ||
 		    (f.pgno <= cs->new_pages && page_map_put(&db->tip_frames, f.pgno, frame) != 0)) {
 			page_map_clear(&db->tip_frames);
-			return;
+			return false;
 		}
 	}
+	return true;
 }
 
 /* The overlay is what LiteFS has now: there is but one state, and only its writer knows it yet. */
@@ -67,23 +68,30 @@ static void rollback_done_locked(struct db *db, const struct changeset *cs)
 		db->switching = db->must_fold = true;
 }
 
-static void commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame)
+void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame)
 {
 	if (cs->refs) {
 		rollback_done_locked(db, cs);
 	} else {
-		note_frames_locked(db, cs);
+		if (!note_frames_locked(db, cs) && db->behind_count) {
+			db->rebuild = true;
+			db_poison_locked(db);
+		}
 		db->wal.committed = frame;
-		db->index.change++;
+		if (!cs->adopted) /* its writer publishes it */
+			db->index.change++;
 	}
 	db->tip = cs->after;
 	db->up_pos = cs->after;
 	db->tip_pages = cs->new_pages;
 	db->commit_seq++;
+	clock_gettime(CLOCK_REALTIME, &db->changed_at);
+	if (db->up_state == UP_PUBLISH)
+		return;
 	if (db_writer_locked(db)) /* it may go on reading: what it has committed is no news to it */
 		db_writer_locked(db)->read_seq = db->commit_seq;
-	clock_gettime(CLOCK_REALTIME, &db->changed_at);
 	db->turn_commits++;
+	db_note_turn_commit_locked(db);
 	db->committed_in_hold = true;
 	db->stats.pages_sent += cs->page_count;
 	db->stats.bytes_sent += db->ltx.size;
@@ -102,9 +110,11 @@ static int finish(struct db *db, const struct changeset *cs, uint32_t frame, boo
 	if (!err)
 		err = db_local_pos(db, &pos);
 	pthread_mutex_lock(&db->mu);
-	ours = !err && pos_equal(pos, committed ? cs->after : cs->before);
+	ours = !err && (committed ? pos_equal(pos, cs->after) : db_pos_fits_locked(db, pos));
 	if (committed)
-		commit_done_locked(db, cs, frame);
+		db_commit_done_locked(db, cs, frame);
+	if (committed && ours)
+		db->behind_count = 0;
 	db_close_window_locked(db, ours);
 	pthread_mutex_unlock(&db->mu);
 	return committed ? 0 : -EIO;
@@ -126,6 +136,8 @@ static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, 
 		db->stats.not_committed++;
 	if (verdict == VERDICT_UNKNOWN) {
 		db->stats.unknown++;
+		db->commit_unknown = true;
+		db->unknown_node_id = cs->node_id;
 		db->have_unknown = true;
 		db->unknown = cs->after;
 		db->unknown_timestamp_ms = cs->timestamp_ms;
@@ -142,7 +154,7 @@ static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, 
 	return finish(db, cs, frame, verdict == VERDICT_COMMITTED);
 }
 
-static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
+int db_send(struct db *db, struct changeset *cs, uint32_t frame)
 {
 	/* Half of commit_timeout for the answer, half to find out without one; a large one may take longer. */
 	int64_t start = clock_now_ns(), sent, half_ns = db->config->settings->commit_timeout_ms * NS_PER_MS / 2;
@@ -198,12 +210,14 @@ static int send_and_settle(struct db *db, struct changeset *cs, uint32_t frame)
 		err = finish(db, cs, frame, true);
 	} else {
 		pthread_mutex_lock(&db->mu);
-		commit_done_locked(db, cs, frame);
+		db_commit_done_locked(db, cs, frame);
 		pthread_mutex_unlock(&db->mu);
 	}
 	if (!err) {
 		pthread_mutex_lock(&db->mu);
-		if (remote)
+		if (upstream_kind(db->up) == UPSTREAM_GATEWAY)
+			db->stats.commits_gateway++;
+		else if (remote)
 			db->stats.commits_remote++;
 		else
 			db->stats.commits_self++;
@@ -265,7 +279,7 @@ static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *ref
 	}
 	err = db_renew_for_locked(db, db->ltx.size);
 	pthread_mutex_unlock(&db->mu);
-	return err ? -EIO : send_and_settle(db, &cs, frame);
+	return err ? -EIO : db_send(db, &cs, frame);
 }
 
 static int commit(struct db *db, uint32_t frame)
@@ -310,20 +324,24 @@ bool db_committed_by(struct db *db, pid_t tgid)
 void db_commit(struct db *db)
 {
 	struct db_call *call = db->commit_call;
+	struct db_session *session = db->commit_session;
 	uint32_t frame = db->commit_frame;
 	pid_t tgid = db->mode == DB_MODE_WAL && db_writer_locked(db) ? db_writer_locked(db)->tgid : 0;
 	bool doomed = db->doomed; /* since the frame came: in a renewal, or by a change of role */
 	int err = -EIO;
 
+	db->commit_unknown = false;
 	if (!doomed) {
 		pthread_mutex_unlock(&db->mu);
-		err = commit(db, frame);
+		err = session ? db_commit_foreign(db) : commit(db, frame);
 		if (err && tgid > 0 && db->config->notify->commit_failed)
 			db->config->notify->commit_failed(db->notify_ctx, tgid); /* while its locks tell what belongs together */
 		pthread_mutex_lock(&db->mu);
 	}
 	spool_reset(&db->ltx);
 	db->commit_call = NULL;
+	db->commit_session = NULL;
+	db->turn_over = upstream_yield(db->up);
 	db->up_state = UP_HELD;
 	db->up_idle_since_ns = clock_now_ns();
 	if (db->mode == DB_MODE_ROLLBACK) {
@@ -335,13 +353,17 @@ void db_commit(struct db *db)
 		db->between = !vjournal_is_hot(&db->journal);
 		if (!db_writer_locked(db) && vjournal_is_hot(&db->journal))
 			vjournal_remove(&db->journal); /* the owner died in a call that ended a super-journal */
-	} else if (!db_writer_locked(db) && db->committed_in_hold) {
+	} else if (!session && !db_writer_locked(db) && db->committed_in_hold) {
 		/* The client may have died in its write(): its locks are gone, and so is its wal-index header. */
 		db->must_fold = true;
 	}
 	db->settling = true;
 	pthread_cond_signal(&db->g_cond);
+	if (session)
+		db_end_session_commit_locked(db, session, err);
 	call->done(call, err);
+	if (session)
+		db_end_session_locked(db, session);
 	pthread_mutex_unlock(&db->mu);
 	upstream_settle(db->up);
 	pthread_mutex_lock(&db->mu);

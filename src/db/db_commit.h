@@ -20,6 +20,16 @@ int db_count_change(struct db *db, bool *ret_rollback);
 /* cs to db->ltx, checked; keeps the old pages (I4). */
 int db_build_ltx(struct db *db, struct changeset *cs);
 
+/* changeset_adopt() over LiteFS' pages at tip; keeps the old pages (I4). */
+int db_adopt_ltx(struct db *db, struct changeset *cs,
+		 int (*append)(void *ctx, uint32_t pgno, uint32_t commit, const void *page), ltx_source_fn read, void *read_ctx);
+
+/* ---- db_commit.c ---- */
+
+/* db->ltx, which is cs, to upstream, and what becomes of it. 0: committed. */
+int db_send(struct db *db, struct changeset *cs, uint32_t frame);
+void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame);
+
 /* ---- db_window.c ---- */
 
 int db_files_get(struct db *db);

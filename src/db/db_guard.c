@@ -38,7 +38,7 @@ int db_give_guard_locked(struct db *db)
 
 	db_token_enter_locked(db);
 	/* Readers may have been let in while the token was waited for (I1); those of a poisoned view need no guard. */
-	if (!db->guard_held || db->up_state == UP_COMMIT || db->settling ||
+	if (!db->guard_held || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH || db->settling ||
 	    (db_readers_locked(db) && !db->poison && !db->stop)) {
 		db_token_leave_locked(db);
 		return db->guard_held ? -EBUSY : 0;
@@ -99,13 +99,14 @@ static void report_unknown_locked(struct db *db, struct pos pos)
 {
 	struct pos unknown = db->unknown;
 	int64_t timestamp_ms = db->unknown_timestamp_ms;
+	uint64_t node_id = db->unknown_node_id;
 	int ours;
 
 	if (!db->have_unknown || pos.txid < unknown.txid)
 		return;
 	db->have_unknown = false;
 	pthread_mutex_unlock(&db->mu);
-	ours = db_ltx_is_ours(db, unknown.txid, timestamp_ms);
+	ours = db_ltx_is_of(db, unknown.txid, node_id, timestamp_ms);
 	log_warn("commit_verdict", "db=%s txid=%016" PRIx64 " verdict=%s", db->name, unknown.txid,
 		 ours == 1 ? "committed" : ours == 0 ? "not_committed" : "cannot_tell");
 	pthread_mutex_lock(&db->mu);
@@ -129,6 +130,15 @@ static int is_settled(struct db *db, bool *ret)
 	free(role);
 	*ret = !unsettled;
 	return err;
+}
+
+/*
+ * The view is lost while LiteFS had yet to apply what the clients have seen: it comes, unless the cluster's history is another one
+ * by now. Nobody shall see the state before it again.
+ */
+static bool behind_still_locked(struct db *db, struct pos pos)
+{
+	return db->behind_count && pos.txid < db->tip.txid && clock_now_ns() - db->behind_since_ns < BEHIND_WAIT_NS;
 }
 
 /* Guard held, not valid, so nobody reads and nobody is let in. 0: valid. Position moved on: begin anew there. */
@@ -158,8 +168,10 @@ static int validate_locked(struct db *db)
 	if (!err && !settled) {
 		db->need_ckpt = true;
 		err = -EBUSY;
-	} else if (!err && pos_equal(pos, db->tip) && !db->rebuild) {
+	} else if (!err && !db->rebuild && db_pos_fits_locked(db, pos)) {
 		db->valid = true;
+	} else if (!err && behind_still_locked(db, pos)) {
+		err = -EINPROGRESS;
 	} else if (!err) {
 		report_unknown_locked(db, pos);
 		pthread_mutex_unlock(&db->mu);
@@ -176,7 +188,7 @@ static int validate_locked(struct db *db)
 		}
 	}
 	db_files_put_locked(db);
-	if (err && err != -EBUSY && err != -ENOMEM && err != -EBADMSG)
+	if (err && err != -EBUSY && err != -ENOMEM && err != -EBADMSG && err != -EINPROGRESS)
 		db_files_gone_locked(db, err);
 	return err;
 }
@@ -313,7 +325,7 @@ static int drain_locked(struct db *db, int64_t wait_ns)
 
 static bool writer_locked(const struct db *db)
 {
-	return db_writer_locked(db) != NULL || db->up_state == UP_COMMIT;
+	return db_writer_locked(db) != NULL || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH;
 }
 
 static void fold_locked(struct db *db)
@@ -428,7 +440,7 @@ static void catch_up_locked(struct db *db)
 	db->gate_closed = false;
 	db->catching = false;
 	if (there) {
-		db->keep_until_ns = clock_now_ns() + KEEP_NS;
+		db->keep_until_ns = clock_now_ns() + KEEP_NS; /* (at a gateway, too: who was sent away has slept longer by now) */
 		db_answer_writes_locked(db, 0);
 	} else {
 		db->stats.catchups_failed++;
@@ -521,7 +533,7 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 			return now;
 		}
 		err = validate_locked(db);
-		if (err == -EBADMSG) { /* no database there now: let LiteFS go on */
+		if (err == -EBADMSG || err == -EINPROGRESS) { /* no database there now, or not yet what is to come: let LiteFS go on */
 			db_give_guard_locked(db);
 			db->gap_until_ns = clock_now_ns() + 20 * NS_PER_MS;
 		}
@@ -536,7 +548,7 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	if (!readers && now < db->returning_until_ns)
 		return db->returning_until_ns;
 	if (!readers && now - db->idle_since_ns >= GUARD_IDLE_NS) {
-		if (!writer_locked(db) && db->wal.committed > 1)
+		if (!writer_locked(db) && db->wal.committed > 1 && !db->behind_count)
 			fold_locked(db);
 		else if (db_give_guard_locked(db) != 0)
 			return now + NS_PER_MS;

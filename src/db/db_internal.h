@@ -53,11 +53,14 @@ enum journal_end { JOURNAL_KEPT, JOURNAL_REMOVED, JOURNAL_TRUNCATED, JOURNAL_ZER
 /*
  *   IDLE --want_begin--> BEGIN --> HELD --commit frame--> COMMIT --> HELD ... --> END --> IDLE
  *                          |--> IDLE (not had)
+ *                          `--> PUBLISH (what begin brought) --> HELD
  */
-enum up_state { UP_IDLE, UP_BEGIN, UP_HELD, UP_COMMIT, UP_END };
+enum up_state { UP_IDLE, UP_BEGIN, UP_PUBLISH, UP_HELD, UP_COMMIT, UP_END };
 
 struct db_stats {
-	uint64_t commits_remote, commits_self, commits_empty;
+	uint64_t commits_remote, commits_self, commits_gateway, commits_empty;
+	uint64_t gateway_commits; /* of other nodes, here */
+	uint64_t bundles, bundle_transactions;
 	uint64_t refused, not_committed, unknown;
 	uint64_t begins, begin_failed, renewals, catchups, catchups_failed;
 	uint64_t busy_write, busy_read, busy_gate;
@@ -82,6 +85,27 @@ struct db_process {
 	bool stale; /* its page caches may be of a history that is no more: it reads nothing until it has closed them all */
 	struct db_process *next;
 };
+
+/* Another node that writes here (db_session.c). */
+struct db_session {
+	uint64_t id, peer;
+	bool held, committing, ended;
+	int64_t until_ns; /* of its wait */
+	int64_t lease_ns; /* of what it holds: until then */
+	struct db_gw_call *call; /* of the wait, or of the commit */
+	struct db_session *next; /* in order of arrival */
+};
+
+struct db_party {
+	uint64_t peer;
+	uint64_t served; /* commits, in db's count */
+	int64_t seen_ns;
+};
+#define PARTIES_MAX 16
+
+/* Positions before tip that LiteFS may still be at. */
+#define BEHIND_MAX 256
+#define BEHIND_WAIT_NS (10 * NS_PER_S)
 
 struct db {
 	const struct db_config *config; /* borrowed */
@@ -184,10 +208,32 @@ struct db {
 
 	struct db_peer peers[PEERS_MAX];
 
+	/* Gateway: other nodes' sessions here ... */
+	struct db_session *sessions, *holder, *commit_session;
+	struct db_party parties[PARTIES_MAX];
+	uint64_t turns_start; /* what the party whose turn it is had been served when that began */
+	uint64_t turn_peer;
+	uint32_t turn_count;
+	int64_t turn_since_ns, writer_sent_away_ns;
+	bool commit_unknown; /* of the commit in progress */
+	uint32_t append_frame; /* U's, while it appends what no client wrote */
+	/* ... and this node's at the primary's. */
+	struct upstream *gateway; /* NULL: none is configured */
+	int64_t gateway_retry_ns;
+	bool turn_over; /* the gateway says that others wait, and this node has had its turn */
+	/*
+	 * LiteFS here may not have applied yet what came with begin's answer and is in the virtual WAL already: the positions, in order,
+	 * that it may be at besides tip. All that lies between them is in tip_frames and undo.
+	 */
+	struct pos behind[BEHIND_MAX];
+	unsigned behind_count;
+	int64_t behind_since_ns;
+
 	/* the last transaction whose outcome is not known */
 	bool have_unknown;
 	struct pos unknown;
 	int64_t unknown_timestamp_ms;
+	uint64_t unknown_node_id;
 
 	/* U's, while it commits */
 	struct spool ltx;
@@ -259,6 +305,7 @@ void db_answer_locks_locked(struct db *db); /* after locks were released or down
 void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 
 /* db_locks.c */
+void db_session_unlock_locked(struct db *db, uint64_t id);
 int db_lock_request_locked(struct db *db, const struct db_lock *lock, struct db_call *call);
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked);
 int db_write_request_locked(struct db *db, struct lock_owner *owner);
@@ -271,6 +318,26 @@ int db_halt_request_locked(struct db *db, struct lock_owner *owner);
  * yet another header then, and sleeps longer, for ever [seen: seven seconds beside two nodes that took turns].
  */
 void db_expect_return_locked(struct db *db, struct lock_owner *owner);
+
+/* db_session.c. "offer": gives WRITE to the session whose turn it is, if it can be had now; true if one has it. */
+bool db_offer_session_locked(struct db *db);
+bool db_session_is_next_locked(struct db *db); /* rather than a parked writer of this node */
+void db_local_writer_locked(struct db *db); /* WRITE is granted to a client of this node */
+bool db_local_turn_over_locked(struct db *db);
+void db_note_turn_commit_locked(struct db *db);
+void db_refuse_sessions_locked(struct db *db, int result); /* those that wait */
+void db_tick_sessions_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
+void db_stop_sessions_locked(struct db *db);
+/* U, around the answer to a commit. */
+void db_end_session_commit_locked(struct db *db, struct db_session *session, int err);
+void db_end_session_locked(struct db *db, struct db_session *session);
+
+/* db_publish.c: U; mu not held but where the name says so. */
+int db_commit_foreign(struct db *db); /* the LTX of commit_session */
+/* What begin brought: checked, in the virtual WAL, published. 0: tip is the grant's position. up_state is UP_PUBLISH. */
+int db_publish_bundle(struct db *db, const struct upstream_grant *grant);
+/* LiteFS' position is tip, or one that it passes through on its way there; what it has passed is forgotten. */
+bool db_pos_fits_locked(struct db *db, struct pos pos);
 
 /* db_rollback.c */
 /* Rollback mode: this is page 1 at tip now. */
@@ -315,7 +382,8 @@ int db_renew_for_locked(struct db *db, uint64_t size);
 struct ltx_header;
 int db_ltx_header(struct db *db, uint64_t txid, struct ltx_header *ret);
 
-/* True if the LTX file of this transaction in LiteFS' data directory is ours. 1, 0, or negative errno: cannot tell. */
-int db_ltx_is_ours(struct db *db, uint64_t txid, int64_t timestamp_ms);
+/* True if the LTX file of this transaction in LiteFS' data directory is that one. 1, 0, or negative errno: cannot tell. */
+int db_ltx_is_of(struct db *db, uint64_t txid, uint64_t node_id, int64_t timestamp_ms);
+int db_ltx_path(struct db *db, uint64_t txid, char *ret, size_t size);
 
 #endif

@@ -75,7 +75,7 @@ static int check_in_window_locked(struct db *db)
 		db_files_gone_locked(db, err);
 		return -ESTALE;
 	}
-	if (pos_equal(pos, db->tip) || (db->window && pos_equal(pos, db->pending)))
+	if ((db->window && pos_equal(pos, db->pending)) || db_pos_fits_locked(db, pos))
 		return 1;
 	return -ESTALE;
 }

@@ -87,6 +87,7 @@ void db_vanish_locked(struct db *db)
 	db->page_size = 4096;
 	db->base_pages = db->tip_pages = 0;
 	db->base = db->tip = (struct pos){0};
+	db->behind_count = 0;
 	vjournal_remove(&db->journal);
 	/* What is made under this name later has nothing to do with it. */
 	db->seen.count = 0;
@@ -306,7 +307,7 @@ static int send_drop(struct db *db, struct upstream *up, struct pos before)
 	outcome = upstream_commit(up, &tx, clock_now_ns() + (upstream_kind(up) == UPSTREAM_SELF ? DROP_LOCK_WAIT_NS : timeout_ns / 2));
 	if (outcome == OUTCOME_REFUSED)
 		return upstream_kind(up) == UPSTREAM_SELF ? -EBUSY : -EIO;
-	if (await_gone(db, until) != 0 || (outcome == OUTCOME_UNKNOWN && db_ltx_is_ours(db, tx.after.txid, timestamp_ms) != 1)) {
+	if (await_gone(db, until) != 0 || (outcome == OUTCOME_UNKNOWN && db_ltx_is_of(db, tx.after.txid, db->config->node_id, timestamp_ms) != 1)) {
 		log_error("drop_unknown", "db=%s txid=%016" PRIx64 " do=\"look whether the database is still there\"", db->name,
 			  tx.after.txid);
 		return -EIO;

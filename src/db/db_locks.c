@@ -62,7 +62,7 @@ static void writer_left_locked(struct db *db, bool explicitly)
 	if (db->must_fold)
 		pthread_cond_signal(&db->g_cond);
 	if (db->up_state == UP_HELD && !db->locks.exclusive[SLOT_HALT] &&
-	    (db->up_idle_since_ns >= db->hold_end_ns || db->turn_commits >= db->turn_quota)) {
+	    (db->up_idle_since_ns >= db->hold_end_ns || db->turn_commits >= db->turn_quota || db->turn_over)) {
 		db->end_wanted = true; /* others want it too */
 		/* On the primary they want the guard away as well: nobody new gets in before that. */
 		db->want_gap = db->up_is_self;
@@ -93,6 +93,15 @@ static void unlock_locked(struct db *db, struct lock_owner *owner, uint32_t slot
 		pthread_cond_signal(&db->u_cond);
 		db_answer_writes_locked(db, 0);
 	}
+}
+
+void db_session_unlock_locked(struct db *db, uint64_t id)
+{
+	struct lock_owner *owner = lock_owner_find(&db->locks, id);
+
+	unlock_locked(db, owner, SLOT_BIT(SLOT_WRITE), true);
+	lock_owner_forget(&db->locks, owner);
+	reader_left_locked(db); /* it counted as one */
 }
 
 /* A reader that was sent away has come again. SQLite sleeps longer each time, until it is let in. */
@@ -221,6 +230,9 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 		return DB_PARKED;
 	if (db->gate_closed)
 		return DB_PARKED; /* until it is given up */
+	/* Somebody else's turn, and it takes it now; or something is in its way, and nobody waits for that. */
+	if (db_local_turn_over_locked(db) && db_offer_session_locked(db))
+		return DB_PARKED;
 	switch (db->up_state) {
 	case UP_HELD:
 		if (db->doomed || db->end_wanted || db->renewing)
@@ -239,6 +251,7 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 			db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
 		}
 		db->between = false;
+		db_local_writer_locked(db);
 		lock_grant(&db->locks, owner, SLOT_BIT(wanted), true);
 		return 0;
 	case UP_IDLE:
@@ -254,6 +267,7 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 	case UP_END:
 		db->want_begin = true;
 		return DB_PARKED;
+	case UP_PUBLISH:
 	case UP_COMMIT:
 		return DB_PARKED;
 	}
@@ -265,8 +279,10 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 	int result = db_write_request_locked(db, owner);
 	int64_t wait_ns;
 
-	if (result == -EAGAIN)
+	if (result == -EAGAIN) {
 		db->stats.busy_write++;
+		db->writer_sent_away_ns = clock_now_ns();
+	}
 	if (result != DB_PARKED || !call)
 		return result;
 	if (db->absent && !db_writer_locked(db)) {
@@ -282,8 +298,10 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 			wait_ns = WRITE_PARK_UPGRADE_NS;
 		if (wait_ns > db->config->settings->halt_timeout_ms * NS_PER_MS)
 			wait_ns = db->config->settings->halt_timeout_ms * NS_PER_MS;
-	} else if (db_writer_locked(db)) {
+	} else if (db_writer_locked(db) && !db->holder) {
+		/* It may be of the same process. */
 		db->stats.busy_write++;
+		db->writer_sent_away_ns = clock_now_ns();
 		return -EAGAIN;
 	} else {
 		wait_ns = db->rtt_ns * 3 / 2;

@@ -16,20 +16,27 @@
 /* What was sent may still be under way in a buffer somewhere: absent this often before it counts. */
 #define PROBES 3
 
-int db_ltx_header(struct db *db, uint64_t txid, struct ltx_header *ret)
+int db_ltx_path(struct db *db, uint64_t txid, char *ret, size_t size)
 {
 	struct role_state *role = calloc(1, sizeof *role);
-	uint8_t buf[LTX_HEADER_SIZE];
-	char path[4096 + 400];
-	int fd, n;
+	int n;
 
 	if (!role)
 		return -ENOMEM;
 	role_get(db->config->role, role);
-	n = snprintf(path, sizeof path, "%s/dbs/%s/ltx/%016" PRIx64 "-%016" PRIx64 ".ltx", role->path, db->name, txid, txid);
+	n = snprintf(ret, size, "%s/dbs/%s/ltx/%016" PRIx64 "-%016" PRIx64 ".ltx", role->path, db->name, txid, txid);
 	free(role);
-	if (n < 0 || (size_t)n >= sizeof path)
-		return -ENAMETOOLONG;
+	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+}
+
+int db_ltx_header(struct db *db, uint64_t txid, struct ltx_header *ret)
+{
+	uint8_t buf[LTX_HEADER_SIZE];
+	char path[4096 + 400];
+	int fd, n = db_ltx_path(db, txid, path, sizeof path);
+
+	if (n)
+		return n;
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
@@ -38,14 +45,14 @@ int db_ltx_header(struct db *db, uint64_t txid, struct ltx_header *ret)
 	return n == (int)sizeof buf ? ltx_header_decode(buf, ret) : -EBADMSG;
 }
 
-int db_ltx_is_ours(struct db *db, uint64_t txid, int64_t timestamp_ms)
+int db_ltx_is_of(struct db *db, uint64_t txid, uint64_t node_id, int64_t timestamp_ms)
 {
 	struct ltx_header header;
 	int err = db_ltx_header(db, txid, &header);
 
 	if (err)
 		return err;
-	return header.node_id == db->config->node_id && header.timestamp_ms == timestamp_ms;
+	return header.node_id == node_id && header.timestamp_ms == timestamp_ms;
 }
 
 /* Where a commit goes, with the role as it is now; self stands for LiteFS' locks where there are files to lock. */
@@ -92,7 +99,7 @@ enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_
 		struct pos pos;
 
 		if (there) {
-			int ours = db_ltx_is_ours(db, cs->after.txid, cs->timestamp_ms);
+			int ours = db_ltx_is_of(db, cs->after.txid, cs->node_id, cs->timestamp_ms);
 
 			/* The first transaction comes as a snapshot of LiteFS' own making. There is one such state, and it is ours. */
 			if (cs->after.txid == 1 && ours != 1)

@@ -36,8 +36,10 @@ static void answer(struct db *db, struct db_call **pp, int result)
 		if (owner)
 			owner->sent_away_ns = clock_now_ns();
 	}
-	if (result == -EAGAIN && call->kind == PARK_WRITE)
+	if (result == -EAGAIN && call->kind == PARK_WRITE) {
 		db->stats.busy_write++;
+		db->writer_sent_away_ns = clock_now_ns();
+	}
 	if (result == -EAGAIN && call->kind == PARK_AGAIN)
 		result = -EIO; /* a write knows no BUSY */
 	call->done(call, result);
@@ -119,6 +121,8 @@ void db_answer_writes_locked(struct db *db, int result)
 {
 	struct db_call **pp = &db->parked;
 
+	if (result == 0 && db->sessions && db_session_is_next_locked(db))
+		db_offer_session_locked(db);
 	while (*pp) {
 		struct lock_owner *owner;
 		int r = result;
@@ -159,11 +163,15 @@ void db_answer_writes_locked(struct db *db, int result)
 		else
 			answer(db, pp, r);
 	}
+	if (result == 0 && db->sessions)
+		db_offer_session_locked(db);
 }
 
 void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns)
 {
 	struct db_call **pp = &db->parked;
+
+	db_tick_sessions_locked(db, now_ns, next_ns);
 
 	while (*pp) {
 		if ((*pp)->kind != PARK_COMMIT && (*pp)->deadline_ns <= now_ns) {

@@ -15,6 +15,10 @@
 /* No primary: answer BUSY at once for this long instead of asking again and again. */
 #define RETRY_NS (100 * NS_PER_MS)
 #define QUOTA_MIN 4
+/* A gateway that is not there, or cannot have this database, is asked again after so long. */
+#define GATEWAY_RETRY_NS (3 * NS_PER_S)
+/* Others wait for it: less than KEEP_NS, but more than SQLite sleeps after its first tries. */
+#define GATEWAY_KEEP_NS (40 * NS_PER_MS)
 
 static struct log_limit limit_begin;
 
@@ -29,7 +33,8 @@ static struct upstream *choose(struct db *db)
 	if (role->kind == ROLE_PRIMARY)
 		up = db->absent ? db->own : db->self;
 	else if (role->kind == ROLE_REPLICA)
-		up = db->remote;
+		up = db->gateway && !db->absent && db->mode == DB_MODE_WAL && clock_now_ns() >= db->gateway_retry_ns ? db->gateway
+														     : db->remote;
 	free(role);
 	return up;
 }
@@ -97,7 +102,27 @@ static void set_hold_end_locked(struct db *db)
 	db->rtt_ns = upstream_rtt_ns(db->up);
 	/* At 50 ms round trip a hold of 100 ms would be one transaction. */
 	db->hold_span_ns = db->rtt_ns * 10 > max_ns ? db->rtt_ns * 10 : max_ns;
+	if (db->up == db->gateway) /* which says when others wait */
+		db->hold_span_ns = 3600 * NS_PER_S;
 	db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
+}
+
+/* The transactions that begin has brought; without them LiteFS here has to catch up first. */
+static void publish_bundle_locked(struct db *db, const struct upstream_grant *grant)
+{
+	int err;
+
+	if (!grant->tx_count || pos_equal(grant->pos, db->tip) || !db->guard_held || !db->valid || db->poison || db->must_fold ||
+	    db->mode != DB_MODE_WAL || db->absent || db->behind_count + grant->tx_count > BEHIND_MAX)
+		return;
+	db->up_state = UP_PUBLISH;
+	pthread_mutex_unlock(&db->mu);
+	err = db_publish_bundle(db, grant);
+	pthread_mutex_lock(&db->mu);
+	if (err == -EBADMSG) {
+		log_error("gateway_bundle_refused", "db=%s do=\"this database goes by LiteFS' HALT lock for some seconds\"", db->name);
+		db->gateway_retry_ns = clock_now_ns() + GATEWAY_RETRY_NS;
+	}
 }
 
 static int begin_upstream_locked(struct db *db, struct upstream *up, int64_t until, struct upstream_grant *ret)
@@ -144,6 +169,13 @@ static void begin_locked(struct db *db)
 	db->up = up;
 	if (up)
 		err = begin_upstream_locked(db, up, until, &grant);
+	if (err == -ENOTSUP && up == db->gateway) {
+		db->gateway_retry_ns = clock_now_ns() + GATEWAY_RETRY_NS;
+		db->up = up = db->remote;
+		err = begin_upstream_locked(db, up, until, &grant);
+	}
+	if (!err)
+		publish_bundle_locked(db, &grant);
 	pos = grant.pos;
 	db->stats.begins++;
 	if (err) {
@@ -156,6 +188,8 @@ static void begin_locked(struct db *db)
 			log_warn("begin_failed", "db=%s error=%d do=\"writes get BUSY until a primary answers\"", db->name, -err);
 		db->want_begin = false;
 		db_answer_writes_locked(db, -EAGAIN);
+		if (up != db->self)
+			db_refuse_sessions_locked(db, -EHOSTUNREACH); /* no longer the primary */
 		pthread_cond_signal(&db->g_cond);
 		return;
 	}
@@ -164,12 +198,13 @@ static void begin_locked(struct db *db)
 	db->up_is_self = upstream_kind(up) == UPSTREAM_SELF;
 	db->up_pos = pos;
 	db->hold_since_ns = db->up_idle_since_ns = clock_now_ns();
-	db->keep_until_ns = db->hold_since_ns + KEEP_NS;
+	db->keep_until_ns = db->hold_since_ns + (up == db->gateway ? GATEWAY_KEEP_NS : KEEP_NS);
+	db->turn_over = false;
 	set_hold_end_locked(db);
 	set_quota_locked(db, pos);
 	db->stats.begin_ns += (uint64_t)(db->hold_since_ns - start);
 	/* It has come, or gone, meanwhile: not the upstream for it. */
-	if (up != db->remote && (up == db->own) != db->absent) {
+	if (up == db->gateway ? db->absent || db->mode != DB_MODE_WAL : up != db->remote && (up == db->own) != db->absent) {
 		db->end_wanted = true;
 		db_answer_writes_locked(db, -EAGAIN);
 		return;
@@ -209,6 +244,13 @@ static void end_locked(struct db *db)
 	db->yielding = false;
 	if (!peers)
 		pause_ns /= 4;
+	if (upstream_kind(up) == UPSTREAM_GATEWAY) { /* it has a queue */
+		db->pause_until_ns = now;
+		db->turn_over = false;
+		db_answer_writes_locked(db, 0);
+		pthread_cond_signal(&db->g_cond);
+		return;
+	}
 	long_pause = used_up && ++db->turns % LONG_PAUSE_EVERY == 0;
 	if (long_pause || now - db->long_pause_ns > LONG_PAUSE_PERIOD_NS) {
 		pause_ns = pause_ns < LONG_PAUSE_NS ? LONG_PAUSE_NS : pause_ns;
@@ -339,6 +381,7 @@ void *db_upstream_main(void *arg)
 			db_commit(db);
 			continue;
 		case UP_BEGIN:
+		case UP_PUBLISH:
 		case UP_END:
 			break; /* passed through inside the calls above */
 		}

@@ -164,6 +164,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 		db->mode = db->told_mode = f.header.wal ? DB_MODE_WAL : DB_MODE_ROLLBACK;
 		db->page_size = f.header.page_size;
 		db->base = db->tip = pos;
+		db->behind_count = 0;
 		db->base_pages = db->tip_pages = f.pages;
 		page_set_reset(&db->undo, f.header.page_size);
 		page_map_clear(&db->tip_frames);
@@ -227,6 +228,8 @@ int db_fold(struct db *db)
 
 bool db_fold_wanted_locked(const struct db *db)
 {
+	if (db->behind_count) /* LiteFS is not at tip */
+		return false;
 	return db->must_fold || db->wal.committed > FOLD_FRAMES ||
 	       (uint64_t)db->undo.count * db->page_size > FOLD_BYTES;
 }

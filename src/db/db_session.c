@@ -1,0 +1,470 @@
+/*
+ * Sessions: other nodes' litefwd that write this database here, on the primary (db.h, "Gateway").
+ *
+ *   begin --> waits --its turn, WRITE free, upstream held, view valid--> held --end, lease over, doomed, poison--> gone
+ *               `--time is over--> gone                                  held --commit--> (UP_COMMIT) --> held
+ *
+ * What is held is WRITE in the lock table, by an owner of the session's id, and a reader's claim on the guard
+ * (db_readers_locked() counts it): so it is to the rest of db what a client of this node is. WRITE is LiteFS' too, by the self upstream.
+ *
+ * Turns. Parties are this node's clients (peer 0) and each other node. Whoever was served least is next, counted in commits from
+ * when it began to wait (start-time fair queueing); it keeps WRITE for TURN_COMMITS commits or TURN_NS while others wait, for
+ * each change of hands costs the next one a round trip and its clients a new snapshot.
+ * A client of this node that is told to come again leaves no place in the queue; its party's turn is next when it does.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "db/db_commit.h"
+#include "db/db_internal.h"
+#include "litefs/gw_proto.h"
+
+#define SESSIONS_MAX 64
+#define TURN_COMMITS 16
+#define TURN_NS (50 * NS_PER_MS)
+#define LEASE_NS (GW_LEASE_MS * NS_PER_MS)
+/* A client of this node that was sent away is still there for so long. */
+#define LOCAL_RECENT_NS (30 * NS_PER_MS)
+
+/* ---- turns ---- */
+
+static struct db_party *party_of(struct db *db, uint64_t peer)
+{
+	struct db_party *oldest = &db->parties[0];
+
+	for (int i = 0; i < PARTIES_MAX; i++) {
+		struct db_party *p = &db->parties[i];
+
+		if (p->peer == peer && p->seen_ns) {
+			p->seen_ns = clock_now_ns();
+			return p;
+		}
+		if (p->seen_ns < oldest->seen_ns)
+			oldest = p;
+	}
+	*oldest = (struct db_party){.peer = peer, .served = db->turns_start, .seen_ns = clock_now_ns()};
+	return oldest;
+}
+
+static uint64_t served_of(struct db *db, uint64_t peer)
+{
+	uint64_t served = party_of(db, peer)->served;
+
+	return served > db->turns_start ? served : db->turns_start;
+}
+
+static void start_turn(struct db *db, uint64_t peer)
+{
+	struct db_party *p = party_of(db, peer);
+
+	p->served = served_of(db, peer);
+	db->turns_start = p->served;
+	db->turn_peer = peer;
+	db->turn_count = 0;
+	db->turn_since_ns = clock_now_ns();
+}
+
+static bool turn_is_over(const struct db *db)
+{
+	return db->turn_count >= TURN_COMMITS || clock_now_ns() - db->turn_since_ns >= TURN_NS;
+}
+
+void db_note_turn_commit_locked(struct db *db)
+{
+	if (!db->sessions)
+		return;
+	db->turn_count++;
+	party_of(db, db->turn_peer)->served++;
+}
+
+static bool locals_wait_locked(const struct db *db)
+{
+	for (const struct db_call *c = db->parked; c; c = c->next)
+		if (c->kind == PARK_WRITE)
+			return true;
+	return clock_now_ns() - db->writer_sent_away_ns < LOCAL_RECENT_NS;
+}
+
+static bool locals_parked_locked(const struct db *db)
+{
+	for (const struct db_call *c = db->parked; c; c = c->next)
+		if (c->kind == PARK_WRITE)
+			return true;
+	return false;
+}
+
+/* The one that waits and was served least; of equals the first that came. */
+static struct db_session *next_session(struct db *db)
+{
+	struct db_session *best = NULL;
+
+	for (struct db_session *s = db->sessions; s; s = s->next)
+		if (!s->held && (!best || served_of(db, s->peer) < served_of(db, best->peer)))
+			best = s;
+	return best;
+}
+
+static uint32_t count_waiting(const struct db *db)
+{
+	uint32_t n = 0;
+
+	for (const struct db_session *s = db->sessions; s; s = s->next)
+		n += !s->held;
+	return n;
+}
+
+bool db_session_is_next_locked(struct db *db)
+{
+	const struct db_session *s = next_session(db);
+
+	if (!s)
+		return false;
+	if (!locals_parked_locked(db))
+		return true;
+	if (db->turn_peer == 0 && !turn_is_over(db))
+		return false;
+	return served_of(db, s->peer) <= served_of(db, 0) || (db->turn_peer == 0 && turn_is_over(db));
+}
+
+void db_local_writer_locked(struct db *db)
+{
+	if (db->sessions && db->turn_peer != 0)
+		start_turn(db, 0);
+}
+
+bool db_local_turn_over_locked(struct db *db)
+{
+	return db->sessions && next_session(db) && db->turn_peer == 0 && turn_is_over(db);
+}
+
+/* ---- life ---- */
+
+static struct db_session *find(const struct db *db, uint64_t id)
+{
+	for (struct db_session *s = db->sessions; s; s = s->next)
+		if (s->id == id)
+			return s;
+	return NULL;
+}
+
+static void unlink_session(struct db *db, struct db_session *s)
+{
+	struct db_session **pp = &db->sessions;
+
+	while (*pp != s)
+		pp = &(*pp)->next;
+	*pp = s->next;
+}
+
+/* Not in the middle of its commit. */
+static void drop(struct db *db, struct db_session *s)
+{
+	unlink_session(db, s);
+	if (s->held) {
+		db->holder = NULL;
+		db_session_unlock_locked(db, s->id);
+	}
+	free(s);
+}
+
+static void answer_wait(struct db *db, struct db_session *s, int result)
+{
+	struct db_gw_call *call = s->call;
+
+	s->call = NULL;
+	call->pos = db->tip;
+	call->waiting = count_waiting(db);
+	call->call.done(&call->call, result);
+}
+
+/* May a session be given WRITE now? What is missing is asked for. */
+static bool can_hold_locked(struct db *db)
+{
+	int64_t now = clock_now_ns();
+
+	if (db->holder || db->stop || db->absent || db->mode != DB_MODE_WAL || db_writer_locked(db) || db->locks.exclusive[SLOT_HALT])
+		return false;
+	if (db->poison || db->must_fold || db->need_ckpt || db->gate_closed || db->switching || db->drop_call)
+		return false;
+	if (db->up_state == UP_IDLE && now >= db->begin_retry_ns && !(db->yielding && now < db->pause_until_ns)) {
+		db->want_begin = true;
+		pthread_cond_signal(&db->u_cond);
+	}
+	if (db->up_state != UP_HELD || db->doomed || db->end_wanted || db->renewing || db->catching || !db->up_is_self)
+		return false;
+	if (!(db->guard_held && db->valid) || db->restarting) {
+		db->want_guard = true;
+		pthread_cond_signal(&db->g_cond);
+		return false;
+	}
+	if (db->up_rollback) {
+		db->end_wanted = true; /* the journal mode has changed since: LiteFS' other lock */
+		pthread_cond_signal(&db->u_cond);
+		return false;
+	}
+	return pos_equal(db->up_pos, db->tip);
+}
+
+/* 0, or -ENOMEM. */
+static int hold(struct db *db, struct db_session *s)
+{
+	struct lock_owner *owner = lock_owner_get(&db->locks, s->id, -1);
+
+	if (!owner)
+		return -ENOMEM;
+	start_turn(db, s->peer);
+	db->committed_in_hold = false;
+	if (db->keep_until_ns) {
+		db->keep_until_ns = 0;
+		db->hold_since_ns = clock_now_ns();
+		db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
+	}
+	db->between = false;
+	lock_grant(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true);
+	db->holder = s;
+	s->held = true;
+	s->lease_ns = clock_now_ns() + LEASE_NS;
+	return 0;
+}
+
+bool db_offer_session_locked(struct db *db)
+{
+	struct db_session *s = next_session(db);
+	int err;
+
+	if (!s || !can_hold_locked(db))
+		return false;
+	err = hold(db, s);
+	answer_wait(db, s, err);
+	if (err)
+		drop(db, s);
+	return !err;
+}
+
+void db_refuse_sessions_locked(struct db *db, int result)
+{
+	struct db_session *s, *next;
+
+	for (s = db->sessions; s; s = next) {
+		next = s->next;
+		if (s->held)
+			continue;
+		answer_wait(db, s, result);
+		drop(db, s);
+	}
+}
+
+static bool is_lost_locked(const struct db *db, const struct db_session *s, int64_t now)
+{
+	return now >= s->lease_ns || db->poison || db->doomed || db->up_state == UP_IDLE || db->up_state == UP_END;
+}
+
+void db_tick_sessions_locked(struct db *db, int64_t now, int64_t *next_ns)
+{
+	struct db_session *s, *next;
+
+	if (!db->sessions)
+		return;
+	for (s = db->sessions; s; s = next) {
+		next = s->next;
+		if (s->held && !s->committing && is_lost_locked(db, s, now)) {
+			if (now >= s->lease_ns)
+				log_warn("gateway_lease_over", "db=%s peer=%016" PRIx64 " do=\"look at that node\"", db->name, s->peer);
+			drop(db, s);
+		} else if (!s->held && now >= s->until_ns) {
+			answer_wait(db, s, -EAGAIN);
+			drop(db, s);
+		}
+	}
+	if (!db->holder)
+		db_offer_session_locked(db);
+	/* What is waited for wakes G; this is for leases, and for what does not. */
+	if (db->sessions && *next_ns > now + 5 * NS_PER_MS)
+		*next_ns = now + 5 * NS_PER_MS;
+}
+
+/* ---- the calls ---- */
+
+static bool is_primary(struct db *db)
+{
+	struct role_state *role = calloc(1, sizeof *role);
+	bool yes;
+
+	if (!role)
+		return false;
+	role_get(db->config->role, role);
+	yes = role->kind == ROLE_PRIMARY;
+	free(role);
+	return yes;
+}
+
+static int begin_locked(struct db *db, struct db_session *s, struct db_gw_call *call)
+{
+	struct db_session **tail = &db->sessions;
+	unsigned n = 0;
+	int err;
+
+	for (; *tail; tail = &(*tail)->next)
+		n++;
+	if (n >= SESSIONS_MAX)
+		return -EBUSY;
+	if (!n) /* whoever writes now is of this node */
+		start_turn(db, 0);
+	*tail = s;
+	if ((n == 0 || db_session_is_next_locked(db)) && next_session(db) == s && can_hold_locked(db)) {
+		err = hold(db, s);
+		if (err) {
+			unlink_session(db, s);
+			return err;
+		}
+		call->pos = db->tip;
+		call->waiting = count_waiting(db);
+		return 0;
+	}
+	s->call = call;
+	pthread_cond_signal(&db->g_cond);
+	return DB_PARKED;
+}
+
+int db_gw_begin(struct db *db, uint64_t id, uint64_t peer, int64_t until_ns, struct db_gw_call *call)
+{
+	struct db_session *s, *fresh;
+	int err;
+
+	call->id = id;
+	if (!is_primary(db))
+		return -EHOSTUNREACH;
+	fresh = calloc(1, sizeof *fresh);
+	if (!fresh)
+		return -ENOMEM;
+	pthread_mutex_lock(&db->mu);
+	s = find(db, id);
+	if (s && !s->held) {
+		err = -EALREADY;
+	} else if (s) {
+		err = is_lost_locked(db, s, clock_now_ns()) ? -EPERM : 0;
+		if (!err) {
+			s->lease_ns = clock_now_ns() + LEASE_NS;
+			call->pos = db->tip;
+			call->waiting = count_waiting(db);
+		}
+	} else if (db->stop || db->absent || db->mode != DB_MODE_WAL || lock_owner_find(&db->locks, id)) {
+		err = -ENOTSUP;
+	} else {
+		*fresh = (struct db_session){.id = id, .peer = peer, .until_ns = until_ns};
+		err = begin_locked(db, fresh, call);
+		if (err == 0 || err == DB_PARKED)
+			fresh = NULL;
+	}
+	pthread_mutex_unlock(&db->mu);
+	free(fresh);
+	return err;
+}
+
+int db_gw_commit(struct db *db, uint64_t id, struct spool *ltx, struct db_gw_call *call)
+{
+	struct db_session *s;
+	struct spool swap;
+	int err = DB_PARKED;
+
+	call->id = id;
+	pthread_mutex_lock(&db->mu);
+	s = find(db, id);
+	if (!s || !s->held || s->committing || db->stop || is_lost_locked(db, s, clock_now_ns())) {
+		err = -EPERM;
+	} else if (db->up_state != UP_HELD || db->renewing || db->catching || db->must_fold || !pos_equal(db->up_pos, db->tip)) {
+		err = -ESTALE;
+		drop(db, s);
+	} else {
+		swap = db->ltx;
+		db->ltx = *ltx;
+		*ltx = swap;
+		s->committing = true;
+		s->call = call;
+		db->commit_call = &call->call;
+		db->commit_session = s;
+		db->up_state = UP_COMMIT;
+		call->call.kind = PARK_COMMIT;
+		call->call.owner = id;
+		pthread_cond_signal(&db->u_cond);
+	}
+	pthread_mutex_unlock(&db->mu);
+	return err;
+}
+
+void db_end_session_commit_locked(struct db *db, struct db_session *s, int err)
+{
+	struct db_gw_call *call = s->call;
+
+	call->pos = db->tip;
+	call->waiting = count_waiting(db);
+	call->unknown = err && db->commit_unknown;
+	call->yield = (call->waiting || locals_wait_locked(db)) && turn_is_over(db);
+	s->committing = false;
+	s->call = NULL;
+	s->lease_ns = clock_now_ns() + LEASE_NS;
+	if (err)
+		s->ended = true;
+	else
+		db->stats.gateway_commits++;
+}
+
+void db_end_session_locked(struct db *db, struct db_session *s)
+{
+	if (s->ended)
+		drop(db, s);
+}
+
+void db_gw_end(struct db *db, uint64_t id)
+{
+	struct db_session *s;
+
+	pthread_mutex_lock(&db->mu);
+	s = find(db, id);
+	if (s && s->committing) {
+		s->ended = true;
+	} else if (s) {
+		if (!s->held)
+			answer_wait(db, s, -ECANCELED);
+		drop(db, s);
+	}
+	pthread_mutex_unlock(&db->mu);
+}
+
+void db_gw_shorten(struct db *db, uint64_t id, int64_t grace_ms)
+{
+	int64_t until = clock_now_ns() + grace_ms * NS_PER_MS;
+	struct db_session *s;
+
+	pthread_mutex_lock(&db->mu);
+	s = find(db, id);
+	if (s && s->held && s->lease_ns > until)
+		s->lease_ns = until;
+	pthread_mutex_unlock(&db->mu);
+}
+
+/* At the end of the program, with the workers gone. */
+void db_stop_sessions_locked(struct db *db)
+{
+	struct db_session *s;
+
+	while ((s = db->sessions)) {
+		if (s->call)
+			answer_wait(db, s, -EIO);
+		drop(db, s);
+	}
+}
+
+int db_ltx_open(struct db *db, uint64_t txid)
+{
+	char path[4096 + 400];
+	int err = db_ltx_path(db, txid, path, sizeof path), fd;
+
+	if (err)
+		return err;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
