@@ -443,6 +443,7 @@ json_t *db_status(struct db *db)
 		NUMBER(gateway_commits);
 		NUMBER(bundles);
 		NUMBER(bundle_transactions);
+		NUMBER(refreshes);
 		NUMBER(refused);
 		NUMBER(not_committed);
 		NUMBER(unknown);

@@ -367,8 +367,13 @@ static void gap_locked(struct db *db)
 	if (db->up_state == UP_IDLE || db->up_state == UP_BEGIN)
 		db_send_writers_away_locked(db);
 	db->want_gap = false;
-	if (drain_locked(db, GATE_WAIT_NS) != 0)
+	if (drain_locked(db, GATE_WAIT_NS) != 0) {
+		if (db->gateway && db->up_state == UP_IDLE) {
+			db->want_refresh = true;
+			pthread_cond_signal(&db->u_cond);
+		}
 		return;
+	}
 	if (db->valid && db->guard_held && !db_readers_locked(db) && !writer_locked(db) && db_fold_wanted_locked(db))
 		fold_locked(db);
 	if (db_give_guard_locked(db) == 0)

@@ -60,7 +60,7 @@ enum up_state { UP_IDLE, UP_BEGIN, UP_PUBLISH, UP_HELD, UP_COMMIT, UP_END };
 struct db_stats {
 	uint64_t commits_remote, commits_self, commits_gateway, commits_empty;
 	uint64_t gateway_commits; /* of other nodes, here */
-	uint64_t bundles, bundle_transactions;
+	uint64_t bundles, bundle_transactions, refreshes;
 	uint64_t refused, not_committed, unknown;
 	uint64_t begins, begin_failed, renewals, catchups, catchups_failed;
 	uint64_t busy_write, busy_read, busy_gate;
@@ -220,6 +220,7 @@ struct db {
 	/* ... and this node's at the primary's. */
 	struct upstream *gateway; /* NULL: none is configured */
 	int64_t gateway_retry_ns;
+	bool want_refresh; /* a reader stays, and keeps LiteFS here from applying what others write */
 	bool turn_over; /* the gateway says that others wait, and this node has had its turn */
 	/*
 	 * LiteFS here may not have applied yet what came with begin's answer and is in the virtual WAL already: the positions, in order,
@@ -336,6 +337,11 @@ void db_end_session_locked(struct db *db, struct db_session *session);
 int db_commit_foreign(struct db *db); /* the LTX of commit_session */
 /* What begin brought: checked, in the virtual WAL, published. 0: tip is the grant's position. up_state is UP_PUBLISH. */
 int db_publish_bundle(struct db *db, const struct upstream_grant *grant);
+/*
+ * While upstream is held nothing but what the clients have already can come: the guard goes, LiteFS applies up to tip under the
+ * undo, and the guard is taken back. Readers go on.
+ */
+void db_let_litefs_catch_up(struct db *db);
 /* LiteFS' position is tip, or one that it passes through on its way there; what it has passed is forgotten. */
 bool db_pos_fits_locked(struct db *db, struct pos pos);
 

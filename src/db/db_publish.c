@@ -15,6 +15,10 @@
 #include "db/db_internal.h"
 #include "format/ltx.h"
 
+/* What LiteFS is given to apply what readers have kept from it, and how long before the lease's end it must be over. */
+#define CATCH_UP_NS (5 * NS_PER_S)
+#define LEASE_MARGIN_NS (500 * NS_PER_MS)
+
 struct in_memory {
 	const uint8_t *data;
 	uint64_t left;
@@ -186,4 +190,25 @@ int db_publish_bundle(struct db *db, const struct upstream_grant *grant)
 		err = -EBADMSG;
 	pthread_mutex_unlock(&db->mu);
 	return err;
+}
+
+void db_let_litefs_catch_up(struct db *db)
+{
+	int64_t until = clock_now_ns() + CATCH_UP_NS, lease = upstream_hold_until(db->up) - LEASE_MARGIN_NS;
+	struct pos tip, pos;
+	bool ours;
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	tip = db->tip;
+	pthread_mutex_unlock(&db->mu);
+	db_open_window(db, tip);
+	db_await_pos(db, tip, until < lease ? until : lease);
+	err = db_take_back_guard(db);
+	if (!err)
+		err = db_local_pos(db, &pos);
+	pthread_mutex_lock(&db->mu);
+	ours = !err && db_pos_fits_locked(db, pos);
+	db_close_window_locked(db, ours);
+	pthread_mutex_unlock(&db->mu);
 }

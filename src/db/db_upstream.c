@@ -18,23 +18,28 @@
 /* A gateway that is not there, or cannot have this database, is asked again after so long. */
 #define GATEWAY_RETRY_NS (3 * NS_PER_S)
 /* Others wait for it: less than KEEP_NS, but more than SQLite sleeps after its first tries. */
+#define REFRESH_WAIT_NS (2 * NS_PER_S)
 #define GATEWAY_KEEP_NS (40 * NS_PER_MS)
 
 static struct log_limit limit_begin;
 
-static struct upstream *choose(struct db *db)
+/* mu is let go. */
+static struct upstream *choose_locked(struct db *db)
 {
+	bool absent = db->absent;
+	bool gateway = db->gateway && !absent && db->mode == DB_MODE_WAL && clock_now_ns() >= db->gateway_retry_ns;
 	struct role_state *role = malloc(sizeof *role);
 	struct upstream *up = NULL;
 
 	if (!role)
 		return NULL;
+	pthread_mutex_unlock(&db->mu);
 	role_get(db->config->role, role);
+	pthread_mutex_lock(&db->mu);
 	if (role->kind == ROLE_PRIMARY)
-		up = db->absent ? db->own : db->self;
+		up = absent ? db->own : db->self;
 	else if (role->kind == ROLE_REPLICA)
-		up = db->gateway && !db->absent && db->mode == DB_MODE_WAL && clock_now_ns() >= db->gateway_retry_ns ? db->gateway
-														     : db->remote;
+		up = gateway ? db->gateway : db->remote;
 	free(role);
 	return up;
 }
@@ -163,10 +168,7 @@ static void begin_locked(struct db *db)
 		db->long_pause_ns = start;
 	db->up_state = UP_BEGIN;
 	db->doomed = db->end_wanted = false;
-	pthread_mutex_unlock(&db->mu);
-	up = choose(db);
-	pthread_mutex_lock(&db->mu);
-	db->up = up;
+	db->up = up = choose_locked(db);
 	if (up)
 		err = begin_upstream_locked(db, up, until, &grant);
 	if (err == -ENOTSUP && up == db->gateway) {
@@ -319,6 +321,40 @@ int db_renew_for_locked(struct db *db, uint64_t size)
 	return db->doomed ? -ESTALE : 0;
 }
 
+/* For the sake of replication alone: a reader keeps the guard, and what it holds up comes by the gateway instead. */
+static void refresh_locked(struct db *db)
+{
+	int64_t now = clock_now_ns();
+	struct upstream_grant grant = {0};
+
+	db->want_refresh = false;
+	if (!db->guard_held || !db->valid)
+		return;
+	db->up = choose_locked(db);
+	if (!db->up || db->up != db->gateway)
+		return;
+	db->up_state = UP_BEGIN;
+	db->doomed = db->end_wanted = false;
+	if (begin_upstream_locked(db, db->up, now + REFRESH_WAIT_NS, &grant) != 0) {
+		db->up_state = UP_IDLE;
+		db_answer_writes_locked(db, 0);
+		return;
+	}
+	db->up_is_self = false;
+	db->up_pos = grant.pos;
+	db->hold_since_ns = clock_now_ns();
+	set_hold_end_locked(db);
+	publish_bundle_locked(db, &grant);
+	if (pos_equal(grant.pos, db->tip) && db->behind_count && db->guard_held && db->valid) {
+		db->up_state = UP_PUBLISH;
+		pthread_mutex_unlock(&db->mu);
+		db_let_litefs_catch_up(db);
+		pthread_mutex_lock(&db->mu);
+		db->stats.refreshes++;
+	}
+	end_locked(db);
+}
+
 /* Returns when to look again. */
 static int64_t held_locked(struct db *db)
 {
@@ -367,6 +403,10 @@ void *db_upstream_main(void *arg)
 			}
 			if (db->want_begin && now >= db->pause_until_ns) {
 				begin_locked(db);
+				continue;
+			}
+			if (db->want_refresh) {
+				refresh_locked(db);
 				continue;
 			}
 			if (db->want_begin)
