@@ -262,7 +262,7 @@ int db_shm_write(struct db *db, const void *data, size_t len, off_t off)
 	int err;
 
 	pthread_mutex_lock(&db->mu);
-	err = walindex_write(&db->index, (uint64_t)off, data, len);
+	err = walindex_write(&db->index, &db->wal, (uint64_t)off, data, len);
 	pthread_mutex_unlock(&db->mu);
 	return err;
 }

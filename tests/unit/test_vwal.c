@@ -437,6 +437,74 @@ static void write__spool_fails__its_error_and_committed_kept(void **state)
 	hand_fini(&h);
 }
 
+static void write__page_numbers__kept_however_they_come(void **state)
+{
+	uint8_t bytes[3 * 536];
+	struct hand h;
+	uint32_t done;
+
+	(void)state;
+	for (unsigned cut = 1; cut < sizeof bytes; cut++) {
+		hand_init(&h, 512, cut % 2 ? 100 : 1 << 20);
+		for (uint32_t i = 0; i < 3; i++)
+			frame_bytes(&h, 100000 + i, 0, 1, bytes + i * 536);
+		assert_int_equal(put(&h, end_of(&h, 1), bytes, cut, &done), 0);
+		assert_int_equal(h.wal.written, 1 + cut / 536);
+		assert_int_equal(put(&h, end_of(&h, 1) + cut, bytes + cut, sizeof bytes - cut, &done), 0);
+		assert_int_equal(h.wal.written, 4);
+		assert_int_equal(h.wal.pgnos[0], 1);
+		for (uint32_t i = 0; i < 3; i++)
+			assert_int_equal(h.wal.pgnos[1 + i], 100000 + i);
+		/* A frame given up is written again, by a header alone. */
+		frame_bytes(&h, 77, 0, 1, bytes);
+		assert_int_equal(put(&h, end_of(&h, 2), bytes, 24, &done), 0);
+		assert_int_equal(h.wal.pgnos[2], 77);
+		assert_int_equal(h.wal.written, 4);
+		memset(h.page, 5, 512);
+		assert_int_equal(vwal_restart(&h.wal, h.page, 512, 3), 0);
+		assert_int_equal(h.wal.written, 1);
+		assert_int_equal(h.wal.pgnos[0], 1);
+		hand_fini(&h);
+	}
+}
+
+/* The rest of a transaction that was given up must not follow ours. */
+static void append__over_frames_given_up__they_are_gone(void **state)
+{
+	struct vwal_frame f;
+	struct hand h;
+	uint32_t writes;
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		hand_init(&h, 512, i ? 100 : 1 << 20);
+		for (uint32_t frame = 2; frame <= 9; frame++)
+			assert_int_equal(put_frame(&h, frame, frame, 0, 2), 0);
+		assert_int_equal(put_frame(&h, 10, 10, 10, 2), 10); /* refused */
+		writes = (uint32_t)h.wal.client_writes;
+		memset(h.page, 3, 512);
+		assert_int_equal(vwal_append(&h.wal, 1, 5, 0, h.page), -EINVAL);
+		assert_int_equal(vwal_append(&h.wal, 0, 5, 0, h.page), -EINVAL);
+		assert_int_equal(vwal_append(&h.wal, 12, 5, 0, h.page), -EINVAL);
+		assert_int_equal(h.wal.written, 10);
+		assert_int_equal(vwal_append(&h.wal, 2, 50, 0, h.page), 0);
+		assert_int_equal(h.wal.written, 2);
+		assert_int_equal(vwal_append(&h.wal, 4, 5, 0, h.page), -EINVAL);
+		assert_int_equal(vwal_append(&h.wal, 3, 60, 12, h.page), 0);
+		assert_int_equal(h.wal.committed, 1);
+		assert_int_equal(h.wal.client_writes, writes);
+		assert_int_equal(vwal_frame(&h.wal, 4, &f, NULL), -EBADMSG);
+		expect_frame(&h, 2, 50, 0, 3);
+		expect_frame(&h, 3, 60, 12, 3);
+		assert_int_equal(h.wal.pgnos[1], 50);
+		assert_int_equal(h.wal.pgnos[2], 60);
+		h.wal.committed = 3;
+		assert_int_equal(put_frame(&h, 4, 9, 12, 9), 4);
+		assert_true(h.wal.client_writes > writes);
+		hand_fini(&h);
+	}
+}
+
 static void restart__spool_fails__nothing_committed(void **state)
 {
 	struct vwal wal;
@@ -823,6 +891,8 @@ int main(void)
 		cmocka_unit_test(write__huge_offsets__eio),
 		cmocka_unit_test(write__two_transactions_at_once__eio),
 		cmocka_unit_test(write__spool_fails__its_error_and_committed_kept),
+		cmocka_unit_test(write__page_numbers__kept_however_they_come),
+		cmocka_unit_test(append__over_frames_given_up__they_are_gone),
 		cmocka_unit_test(restart__spool_fails__nothing_committed),
 		cmocka_unit_test(sqlite__recovers_our_wal),
 		cmocka_unit_test(sqlite__reads_through_our_walindex),
