@@ -100,7 +100,7 @@ static void publish(struct db *db)
 	pthread_mutex_unlock(&db->mu);
 	if (err)
 		return;
-	for (unsigned i = 0; i < patch.count; i++)
+	for (size_t i = 0; i < patch.count; i++)
 		db->config->notify->shm_store(db->notify_ctx, (off_t)patch.pieces[i].off, patch.pieces[i].data, patch.pieces[i].len);
 	walindex_patch_fini(&patch);
 }
