@@ -691,6 +691,48 @@ static void publish__not_there_or_twice__einval_and_unchanged(void **state)
 	vwal_fini(&w);
 }
 
+/* However it is cut: of the entries that we published nothing changes, of the writer's in progress all is taken. */
+static void write__late_once_a_client_writes__published_entries_stay(void **state)
+{
+	static const size_t cuts[] = {1, 7, 4096, WALINDEX_BLOCK_SIZE};
+	struct walindex *index = *state;
+	uint8_t page[PAGE] = {1}, head[24], want[WALINDEX_BLOCK_SIZE], old[WALINDEX_BLOCK_SIZE];
+	const uint32_t pgno = 9;
+	const uint16_t ours = 2, theirs = 4;
+	uint32_t sum[2] = {1, 2}, commit;
+
+	for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+		struct walindex_patch patch;
+		struct vwal w;
+
+		vwal_init(&w, "/tmp", 1 << 20);
+		assert_int_equal(vwal_restart(&w, page, PAGE, 3), 0);
+		walindex_restart(index, &w, 3);
+		memcpy(old, index->data, sizeof old);
+		for (uint32_t f = 2; f <= 3; f++)
+			assert_int_equal(vwal_append(&w, f, f + 1, f == 3 ? 9 : 0, page), 0);
+		assert_int_equal(walindex_publish(index, &w, 3, 9, &patch), 0);
+		walindex_patch_fini(&patch);
+		w.committed = 3;
+		wal_frame_encode(9, 0, w.salt, page, PAGE, sum, head);
+		assert_int_equal(vwal_write(&w, (uint64_t)wal_frame_offset(4, PAGE), head, 24, &commit), 0);
+		memcpy(want, index->data, sizeof want);
+		memcpy(old + 16384 + 100, &ours, 2); /* of an earlier generation */
+		for (int both = 0; both < 2; both++) {
+			memcpy((both ? want : old) + 16384 + 200, &theirs, 2);
+			memcpy((both ? want : old) + 136 + 3 * 4, &pgno, 4);
+		}
+		/* The header's own rule is another test's. */
+		memcpy(old, want, WALINDEX_HEADER_SIZE);
+		for (size_t off = 0; off < sizeof old; off += cuts[i])
+			assert_int_equal(walindex_write(index, &w, off, old + off,
+							cuts[i] < sizeof old - off ? cuts[i] : sizeof old - off), 0);
+		assert_memory_equal(index->data, want, sizeof want);
+		memset(index->data + 16384 + 200, 0, 2);
+		vwal_fini(&w);
+	}
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -709,6 +751,7 @@ int main(void)
 		TEST(read__at_the_end__short),
 		TEST(publish__not_there_or_twice__einval_and_unchanged),
 		TEST(publish__transactions_of_sqlite_both_ways__each_reader_finds_its_own),
+		TEST(write__late_once_a_client_writes__published_entries_stay),
 		TEST(close_gate__marks_but_0_unused_and_nothing_else),
 	};
 
