@@ -3,7 +3,7 @@
  *
  * An HTTP server (libmicrohttpd, one thread of its own that never waits for LiteFS or for a lock of a database: requests that must
  * wait are suspended, and resumed by db's workers). It knows the wire, who may ask and how much, and sessions' connections; what a
- * transaction is, db knows. Only gateway.c sees libmicrohttpd.
+ * transaction is, db knows. Only gateway_http.c sees libmicrohttpd.
  *
  * Ownership: borrows its config until gateway_stop(). Threads: gateway_start and gateway_stop from main's.
  * Errors of gateway_start: negative errno, logged with what to do (address in use, no secret on an address that is not loopback, ...).
@@ -12,6 +12,8 @@
 #define LITEFWD_GATEWAY_GATEWAY_H
 
 #include <stdint.h>
+
+#include <jansson.h>
 
 #include "base/settings.h"
 #include "db/db.h"
@@ -28,12 +30,17 @@ struct gateway_config {
 	 * it from a thread of its own. It stays until put.
 	 */
 	int (*db_get)(void *ctx, const char *name, struct db **ret);
-	void (*db_put)(void *ctx, struct db *db);
+	void (*db_put)(void *ctx, struct db *db); /* does not block; may be NULL */
 	void *ctx;
 };
 
 int gateway_start(const struct gateway_config *config, struct gateway **ret);
 /* Calls in db are ended first (db_gw_end), then the server. NULL is harmless. */
 void gateway_stop(struct gateway *gateway);
+
+/* As it is bound: "127.0.0.1:20300", "[::1]:20300". Lives as long as the gateway. */
+const char *gateway_address(const struct gateway *gateway);
+/* Address, sessions and answers by their code; a new reference. Any thread. */
+json_t *gateway_status(struct gateway *gateway);
 
 #endif
