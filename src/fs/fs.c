@@ -136,6 +136,27 @@ int fs_database_get(struct fs *fs, const char *name, bool create, struct fs_data
 	return err == -ENOTCONN ? -EIO : err;
 }
 
+int fs_db_get(struct fs *fs, const char *name, struct db **ret)
+{
+	struct fs_database *d;
+	int err = fs_database_get(fs, name, false, &d);
+
+	if (!err)
+		*ret = d->db;
+	return err;
+}
+
+void fs_set_companion(struct fs *fs, const struct fs_companion *companion)
+{
+	fs->companion = companion;
+}
+
+static void stop_companion(struct fs *fs)
+{
+	if (fs->companion && !atomic_exchange(&fs->companion_stopped, true))
+		fs->companion->stop(fs->companion->ctx);
+}
+
 void fs_role_changed(struct fs *fs, const struct role_state *state)
 {
 	(void)state;
@@ -249,6 +270,7 @@ static void *closer_main(void *arg)
 	struct fs *fs = arg;
 	uint64_t one = 1;
 
+	stop_companion(fs);
 	pthread_mutex_lock(&fs->mutex);
 	for (struct fs_database *d = fs->databases; d; d = d->next) {
 		pthread_mutex_unlock(&fs->mutex);
@@ -347,6 +369,7 @@ void fs_free(struct fs *fs)
 	if (!fs)
 		return;
 	atomic_store(&fs->stopping, true);
+	stop_companion(fs);
 	for (struct fs_database *d = fs->databases; d; d = d->next)
 		db_stop(d->db);
 	io_pool_free(fs->pool); /* its tasks reply on the session, whose descriptor the unmount closes */

@@ -10,6 +10,8 @@
 
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "base/settings.h"
 
 struct fs;
@@ -23,6 +25,25 @@ int fs_run(struct fs *fs);
 
 /* Async-signal-safe: makes fs_run() return soon. */
 void fs_stop(struct fs *fs);
+
+/*
+ * The database of this name, opened as a lookup would: 0, -ENOENT, ... It stays until fs_free(). Blocks on the local LiteFS;
+ * any thread.
+ */
+struct db;
+int fs_db_get(struct fs *fs, const char *name, struct db **ret);
+
+/*
+ * Who else uses the databases (the gateway). stop: the databases are about to be; may block, is called at most once, while the
+ * mount still serves or after it was unmounted (then by fs_free()). status: its part of .litefwd, a new reference or NULL.
+ * Set between fs_new() and fs_run(); borrowed.
+ */
+struct fs_companion {
+	void (*stop)(void *ctx);
+	json_t *(*status)(void *ctx);
+	void *ctx;
+};
+void fs_set_companion(struct fs *fs, const struct fs_companion *companion);
 
 /* role's on_change lands here. Any thread; does not block. */
 struct role_state;

@@ -26,6 +26,8 @@ struct fs {
 	struct node_table *nodes;
 	struct super_table *supers;
 	struct fuse_session *session;
+	const struct fs_companion *companion; /* NULL: none; constant while the loop runs */
+	atomic_bool companion_stopped;
 	struct timespec started; /* the time that files without one of their own show */
 	int stop_fd; /* eventfd: fs_stop(), and the closer's end */
 	atomic_bool stopping;

@@ -1,7 +1,7 @@
 /*
  * main: puts the layers together, and takes them apart in reverse.
  *
- *   options -> checks -> lock file -> (daemon: fork) -> HTTP -> role -> LiteFS answers -> mounted -> ready -> fs_run
+ *   options -> checks -> lock file -> (daemon: fork) -> HTTP -> role -> LiteFS answers -> mounted -> gateway -> ready -> fs_run
  *
  * A daemon forks before the first thread is made. Its parent stays until the child is ready (or has failed) and
  * exits as the child did, so that whoever started litefwd knows. Until then the child speaks on
@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/random.h"
 #include "fs/fs.h"
+#include "gateway/gateway.h"
 #include "litefs/api.h"
 #include "litefs/role.h"
 #include "prog/aborter.h"
@@ -98,6 +99,55 @@ static void link_set(struct link *link, struct fs *fs)
 	pthread_mutex_lock(&link->mutex);
 	link->fs = fs;
 	pthread_mutex_unlock(&link->mutex);
+}
+
+/* ---- gateway to fs ---- */
+
+/* The status file may be read while the gateway stops: the mutex keeps it alive. */
+struct gate {
+	pthread_mutex_t mutex;
+	struct gateway *gateway; /* NULL: not yet, or no more */
+};
+
+static int gate_db_get(void *ctx, const char *name, struct db **ret)
+{
+	return fs_db_get(ctx, name, ret);
+}
+
+static void gate_stop(void *ctx)
+{
+	struct gate *gate = ctx;
+	struct gateway *gateway;
+
+	pthread_mutex_lock(&gate->mutex);
+	gateway = gate->gateway;
+	gate->gateway = NULL;
+	pthread_mutex_unlock(&gate->mutex);
+	gateway_stop(gateway);
+}
+
+static json_t *gate_status(void *ctx)
+{
+	struct gate *gate = ctx;
+	json_t *ret;
+
+	pthread_mutex_lock(&gate->mutex);
+	ret = gate->gateway ? gateway_status(gate->gateway) : NULL;
+	pthread_mutex_unlock(&gate->mutex);
+	return ret;
+}
+
+static int gate_start(struct gate *gate, const struct settings *opt, struct role *role, uint64_t node_id, struct fs *fs)
+{
+	struct gateway_config config = {
+		.settings = opt, .role = role, .node_id = node_id, .db_get = gate_db_get, .ctx = fs,
+	};
+	int ret;
+
+	signals_block(SIG_BLOCK);
+	ret = gateway_start(&config, &gate->gateway);
+	signals_block(SIG_UNBLOCK);
+	return ret;
 }
 
 /* ---- daemon ---- */
@@ -186,6 +236,8 @@ static int wait_for_litefs(const struct settings *opt, struct role *role)
 static int mount_and_run(const struct settings *opt, struct role *role, uint64_t node_id, struct link *link,
 			 struct aborter *aborter, int ready_fd)
 {
+	struct gate gate = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+	const struct fs_companion companion = {.stop = gate_stop, .status = gate_status, .ctx = &gate};
 	struct role_state state;
 	struct fs *fs = NULL;
 	int ret;
@@ -196,6 +248,8 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 	signals_block(SIG_UNBLOCK);
 	if (ret)
 		return EXIT_FAILED;
+	if (opt->gateway)
+		fs_set_companion(fs, &companion);
 	link_set(link, fs);
 	aborter_arm(aborter, opt->mountpoint);
 	/* What changed before fs was there to hear it. */
@@ -203,9 +257,11 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 	fs_role_changed(fs, &state);
 	log_info("mounted", "litefs_dir=\"%s\" mountpoint=\"%s\" version=" PACKAGE_VERSION, opt->litefs_dir,
 		 opt->mountpoint);
-	if (ready_fd >= 0)
+	ret = opt->gateway ? gate_start(&gate, opt, role, node_id, fs) : 0;
+	if (!ret && ready_fd >= 0)
 		daemon_ready(ready_fd);
-	ret = stop_requested ? 0 : fs_run(fs);
+	if (!ret && !stop_requested)
+		ret = fs_run(fs);
 	if (ret)
 		log_error("serving_failed", "error=\"%s\"", strerror(-ret));
 	link_set(link, NULL);
