@@ -74,6 +74,7 @@ struct gw_conn {
 	int fd;
 	uint8_t addr[16];
 	int64_t deadline_ns; /* INT64_MAX: it is we who keep it waiting */
+	int64_t closed_ns; /* when the peer was first seen to have closed it; 0: not */
 };
 
 /* A lock of another node's litefwd, held or waited for. mutex. */

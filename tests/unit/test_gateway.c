@@ -9,11 +9,11 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/random.h"
 #include "format/ltx.h"
 #include "gateway_rig.h"
 
@@ -764,6 +764,17 @@ static void limit__request_never_becomes_whole__connection_is_closed(void **stat
 	close(fd);
 }
 
+static void connection__closed_in_the_middle_of_a_request__is_given_up(void **state)
+{
+	struct rig *rig = *state;
+	int fd = rig_connect(rig);
+
+	rig_send(fd, "GET /info HTTP/1.1\r\nHost: h", 27);
+	shutdown(fd, SHUT_WR);
+	assert_true(rig_is_closed(fd));
+	close(fd);
+}
+
 /* ---- life ---- */
 
 static void start__bad_address__is_refused(void **state)
@@ -919,6 +930,8 @@ static void hostile__mutated_requests__server_lives(void **state)
 		"GET /info HTTP/1.1\r\nHost: h\r\n\r\n",
 	};
 	struct rig *rig = *state;
+	const struct linger reset = {.l_onoff = 1};
+	unsigned answers = 0;
 	char text[600];
 	int fd;
 
@@ -931,9 +944,13 @@ static void hostile__mutated_requests__server_lives(void **state)
 		fd = rig_connect(rig);
 		rig_send(fd, text, len);
 		shutdown(fd, SHUT_WR);
-		assert_true(rig_is_closed(fd));
+		/* What is cut is not answered, and there is no need to wait until the server has given it up. */
+		if (poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 3) > 0)
+			answers += recv(fd, text, sizeof text, 0) > 0;
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 		close(fd);
 	}
+	assert_true(answers > 0);
 	fd = rig_connect(rig);
 	begin(rig, fd, BEGIN(5));
 	assert_int_equal(code_of(rig, fd, "POST", TX(5), "x"), GW_OK);
@@ -982,6 +999,7 @@ int main(void)
 		PLAIN(limit__size_of_a_transaction__beyond_is_refused),
 		PLAIN(limit__locks__beyond_are_refused),
 		PLAIN(limit__request_never_becomes_whole__connection_is_closed),
+		STARTED(connection__closed_in_the_middle_of_a_request__is_given_up),
 		PLAIN(start__bad_address__is_refused),
 		PLAIN(start__not_loopback__needs_a_secret),
 		STARTED(start__port_in_use__is_told),
