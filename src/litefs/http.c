@@ -57,6 +57,7 @@ struct http {
 	uint64_t serial_at_start;
 	uint64_t body_read; /* bytes of the request's body that libcurl took */
 	size_t headers_len;
+	bool has_auth;
 	int64_t start_ns;
 	int cb_error; /* what one of our callbacks ended the call with */
 	bool bad_server_id;
@@ -281,6 +282,8 @@ static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 		answer->has_server_id = false;
 		http->bad_server_id = false;
 		answer->date_ms = 0;
+		answer->auth[0] = 0;
+		http->has_auth = false;
 		return len;
 	}
 	value = header_value(line, len, "Litefs-Id", &value_len);
@@ -288,6 +291,16 @@ static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 		if (answer->has_server_id || !parse_server_id(value, value_len, &answer->server_id))
 			http->bad_server_id = true;
 		answer->has_server_id = true;
+		return len;
+	}
+	value = header_value(line, len, "Litefwd-Auth", &value_len);
+	if (value) {
+		answer->auth[0] = 0;
+		if (!http->has_auth && value_len < sizeof answer->auth) {
+			memcpy(answer->auth, value, value_len);
+			answer->auth[value_len] = 0;
+		}
+		http->has_auth = true;
 		return len;
 	}
 	value = header_value(line, len, "Date", &value_len);
@@ -552,6 +565,7 @@ static void describe(struct http *http, int err)
 
 int http_call(struct http *http, const struct http_request *req, struct http_answer *ret)
 {
+	struct curl_slist *extra = NULL;
 	int err;
 
 	memset(ret, 0, sizeof *ret);
@@ -564,6 +578,7 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 	http->headers_len = 0;
 	http->cb_error = 0;
 	http->bad_server_id = false;
+	http->has_auth = false;
 	http->start_ns = 0;
 	if (http->body_cap > BODY_KEEP) {
 		free(http->body);
@@ -571,6 +586,13 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		http->body_cap = 0;
 	}
 	err = set_request_options(http, req);
+	if (!err && req->header) { /* in front of those of every request */
+		extra = curl_slist_append(NULL, req->header);
+		if (extra)
+			extra->next = http->headers;
+		if (!extra || curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, extra) != CURLE_OK)
+			err = -ENOMEM;
+	}
 	if (!err && curl_multi_add_handle(http->multi, http->easy))
 		err = -ENOMEM;
 	if (!err) {
@@ -578,6 +600,11 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		if (!err)
 			ret->elapsed_ns = clock_now_ns() - http->start_ns;
 		curl_multi_remove_handle(http->multi, http->easy);
+	}
+	if (extra) {
+		curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, http->headers);
+		extra->next = NULL;
+		curl_slist_free_all(extra);
 	}
 	if (http->bad_server_id)
 		ret->has_server_id = false;

@@ -3,7 +3,7 @@
  *
  * The only module that sees libcurl. It knows what makes a request dangerous to
  * repeat (whether a byte of it may have left, on which connection) and reports it;
- * it refuses to know what the requests mean, but for two answer headers.
+ * it refuses to know what the requests mean, but for three answer headers.
  *
  * The body of a request is sent once: its seek callback fails, so libcurl cannot
  * rewind it. Without a body libcurl may repeat a request on a new connection when a
@@ -29,6 +29,8 @@
 
 struct http;
 
+#define HTTP_AUTH_MAX 160
+
 /* Once per process. 0 or -ENOMEM. */
 int http_global_init(void);
 void http_global_fini(void);
@@ -45,6 +47,7 @@ struct http_request {
 	const char *target; /* "/path?query", encoded */
 	int64_t deadline_ns; /* < 0: none */
 	size_t max_answer; /* a longer body is -EPROTO */
+	const char *header; /* one line more, borrowed; NULL: none */
 
 	/* Body of a POST; read NULL: empty. */
 	uint64_t size;
@@ -71,6 +74,7 @@ struct http_answer {
 	size_t len;
 	bool has_server_id; /* exactly one well-formed Litefs-Id */
 	uint64_t server_id;
+	char auth[HTTP_AUTH_MAX]; /* Litefwd-Auth; "" without, or when there are several */
 	int64_t date_ms; /* Date header, ms since 1970; 0: none */
 	int64_t elapsed_ns; /* from the first byte that could leave to the end of the answer */
 };

@@ -69,6 +69,7 @@ static bool same(const struct role_state *a, const struct role_state *b)
 {
 	return a->kind == b->kind && a->local_alive == b->local_alive && a->server_id == b->server_id &&
 	       !strcmp(a->primary_hostname, b->primary_hostname) && !strcmp(a->primary_url, b->primary_url) &&
+	       !strcmp(a->gateway_url, b->gateway_url) &&
 	       !strcmp(a->cluster_id, b->cluster_id) && !strcmp(a->path, b->path);
 }
 
@@ -120,6 +121,7 @@ static void set_role(struct role *role, bool is_primary, const char *hostname)
 		role->hostnames_seen = true;
 	next->primary_hostname[0] = 0;
 	next->primary_url[0] = 0;
+	next->gateway_url[0] = 0;
 	if (is_primary) {
 		next->kind = ROLE_PRIMARY;
 		return;
@@ -130,6 +132,9 @@ static void set_role(struct role *role, bool is_primary, const char *hostname)
 	}
 	snprintf(next->primary_hostname, sizeof next->primary_hostname, "%s", hostname);
 	next->kind = resolve(role) || hostname[0] ? ROLE_REPLICA : ROLE_UNKNOWN;
+	if (next->kind == ROLE_REPLICA && role->config.gateway_url &&
+	    role_expand_url(role->config.gateway_url, next->primary_hostname, next->gateway_url, sizeof next->gateway_url) != 0)
+		next->gateway_url[0] = 0;
 }
 
 static void set_dead(struct role *role)
@@ -138,6 +143,7 @@ static void set_dead(struct role *role)
 	role->next.local_alive = false;
 	role->next.primary_hostname[0] = 0;
 	role->next.primary_url[0] = 0;
+	role->next.gateway_url[0] = 0;
 }
 
 /* Asks /info; with_role false takes only what the events do not tell. */

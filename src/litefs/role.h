@@ -31,6 +31,7 @@ struct role_state {
 	bool local_alive; /* the local LiteFS answers */
 	char primary_hostname[256]; /* on a replica; "" when unknown */
 	char primary_url[512]; /* on a replica; "" when it cannot be resolved */
+	char gateway_url[512]; /* on a replica, where its litefwd answers; "": none is configured */
 	char cluster_id[64]; /* of the local LiteFS */
 	char path[4096]; /* its data directory */
 	uint64_t server_id; /* its Litefs-Id */
@@ -39,6 +40,7 @@ struct role_state {
 struct role_config {
 	const char *litefs_url; /* local LiteFS; borrowed until role_stop, like the rest */
 	const char *primary_url; /* template, or NULL */
+	const char *gateway_url; /* template, or NULL */
 	const char *lease_hostname; /* static lease of litefs.yml: lease.hostname and ... */
 	const char *lease_url; /* ... lease.advertise-url; NULL: none */
 	uint64_t node_id; /* ours, for Litefs-Id */

@@ -279,6 +279,7 @@ static int serve(const struct settings *opt, int ready_fd)
 	struct role_config config = {
 		.litefs_url = opt->litefs_url,
 		.primary_url = opt->primary_url,
+		.gateway_url = opt->gateway_url,
 		.lease_hostname = opt->lease_hostname,
 		.lease_url = opt->lease_url,
 		.node_id = random_u64(),
