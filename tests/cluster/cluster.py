@@ -5,7 +5,8 @@ and take everything down again whatever happens. It refuses to know what a test 
 
 Promises:
 - Private mkdtemp, and ports that stay reserved: node i listens on 127.0.0.(i+2), the
-  same port on all, so that `primary_url=http://{hostname}:PORT` follows a change of role.
+  same port on all, so that `primary_url=http://{hostname}:PORT` follows a change of role;
+  its litefwd's gateway, where it has one, likewise on a second port.
 - Nothing outlives the harness: leaving the `with` block, an exception, a signal and atexit
   all end in close(); if the harness itself is killed by -9, a small watcher process notices
   (its stdin ends) and does the same. Processes are found by id: each one carries
@@ -327,6 +328,9 @@ class Node:
         self.address = f"127.0.0.{index + 2}"
         self.hostname = self.address
         self.url = f"http://{self.address}:{cluster.port.number}"
+        self.gateway = False  # its litefwd answers other nodes'
+        self.gateway_url = None  # where its litefwd asks: a template, or a proxy's
+        self.gateway_secret = None  # a file
         self.base = os.path.join(cluster.base, f"n{index}")
         self.data_dir = os.path.join(self.base, "data")
         self.litefs_dir = os.path.join(self.base, "litefs")
@@ -414,6 +418,9 @@ lease:
             "state_dir": self.state_dir,
             "spool_dir": self.spool_dir,
         }
+        if self.gateway:
+            options["gateway"] = f"{self.address}:{self.cluster.gateway_port.number}"
+        options["gateway_url"], options["gateway_secret"] = self.gateway_url, self.gateway_secret
         options.update(self.cluster.litefwd_opts)
         options.update(more)
         return ",".join(key if value is True else f"{key}={value}" for key, value in options.items() if value not in (None, False))
@@ -468,6 +475,12 @@ lease:
 
     def counters(self, db):
         return self.status().get("databases", {}).get(db, {})
+
+    def write_secret(self, text):
+        """A file of this node's with that secret, for its litefwd from its next start on."""
+        self.gateway_secret = os.path.join(self.base, "secret")
+        with open(os.open(self.gateway_secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+            file.write(text + "\n")
 
     # -- both
 
@@ -558,10 +571,13 @@ class Cluster:
 
     n: nodes, the first is primary. litefwd: start one on each node. compress: LiteFS' data.compress.
     litefwd_opts: -o options for all of them, {"halt_timeout": "2s"}; True for a flag, None to leave one out.
+    gateway: True: each node's litefwd has one and asks the primary's; {"serve": indices, "ask": indices} for a mixed cluster;
+    all of it can be changed per node before a litefwd is started (Node.gateway, gateway_url, write_secret). secret: a text, for all.
     env: for the started litefwds and clients, beside the caller's environment.
     """
 
-    def __init__(self, n=3, litefwd=True, compress=True, litefwd_opts=None, env=None, litefwd_binary=None):
+    def __init__(self, n=3, litefwd=True, compress=True, litefwd_opts=None, env=None, litefwd_binary=None,
+                 gateway=False, secret=None):
         _install_signal_handlers()
         self.litefs_binary = find_binary("LITEFS", "tests/bin/litefs")
         self.direct_only = os.environ.get("LITEFWD_TEST_DIRECT") == "1"
@@ -583,8 +599,16 @@ class Cluster:
                                         stdin=subprocess.PIPE, start_new_session=True)
         _open_clusters.append(self)
         self.port = Port([f"127.0.0.{i + 2}" for i in range(n)])
+        self.gateway_port = Port([f"127.0.0.{i + 2}" for i in range(n)])
+        self.gateway_template = f"http://{{hostname}}:{self.gateway_port.number}"
         self.nodes = [Node(self, i) for i in range(n)]
         self.primary = self.nodes[0]
+        roles = gateway if isinstance(gateway, dict) else {"serve": range(n), "ask": range(n)} if gateway else {}
+        for node in self.nodes:
+            node.gateway = node.index in roles.get("serve", ())
+            node.gateway_url = self.gateway_template if node.index in roles.get("ask", ()) else None
+            if secret and (node.gateway or node.gateway_url):
+                node.write_secret(secret)
 
     @property
     def replicas(self):
@@ -664,6 +688,7 @@ class Cluster:
                     child.wait(5)
             self.check_logs()
             self.port.close()
+            self.gateway_port.close()
             with contextlib.suppress(OSError):
                 self.watcher.stdin.write(b"done")
                 self.watcher.stdin.close()

@@ -1,4 +1,4 @@
-"""A proxy between a litefwd and a LiteFS that loses, delays and spoils single calls of LiteFS' HTTP API.
+"""A proxy between a litefwd and a LiteFS, or a gateway, that loses, delays and spoils single calls of its HTTP API.
 
     with FaultProxy(cluster.primary) as proxy:
         node.start_litefwd(primary_url=proxy.url)
@@ -17,13 +17,21 @@ its connection, LiteFS sees its own end. What a fault does to the request that i
     stall_body     the header and the first fault.bytes bytes of the body; the rest after fault.release.set()
     answer         fault.answer (bytes, a whole HTTP response) instead of LiteFS'
 
-Every request seen is in proxy.requests: (method, path, query dict).
+Every request seen is in proxy.requests: (method, path, query dict). FaultProxy(node, port=cluster.gateway_port) is
+in front of a gateway; of what is said below of LiteFS, the same is true there.
+
+NetProxy is tests/proxy: the network itself, with delays, black holes and half-open connections.
 """
+import os
 import select
+import signal
 import socket
 import struct
+import subprocess
 import threading
 import urllib.parse
+
+from cluster import HERE, HarnessError
 
 
 class Fault:
@@ -43,8 +51,8 @@ class Closed(Exception):
 
 
 class FaultProxy:
-    def __init__(self, node):
-        self.target = (node.address, node.cluster.port.number)
+    def __init__(self, node, port=None):
+        self.target = (node.address, (port or node.cluster.port).number)
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(64)
@@ -213,6 +221,64 @@ class FaultProxy:
                 if not data:
                     return
                 (server if sock is client else client).sendall(data)
+
+
+class NetProxy:
+    """tests/proxy in front of a node's LiteFS or gateway; the commands are at the top of proxy.c."""
+
+    def __init__(self, node, port=None, name="netproxy"):
+        cluster = node.cluster
+        self.control = os.path.join(cluster.base, name)
+        argv = [_proxy_program(cluster), "--control", self.control, "127.0.0.1:0", f"{node.address}:{(port or cluster.port).number}"]
+        self.process = cluster.spawn(argv, stdout=subprocess.PIPE, name=name)
+        line = self.process.stdout.readline().split()
+        if len(line) != 2:
+            raise HarnessError(f"{name} does not start")
+        self.url = f"http://127.0.0.1:{int(line[1])}"
+
+    def __call__(self, command):
+        """The answer's lines before its "ok"."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(self.control)
+            sock.sendall(command.encode() + b"\n")
+            answer = b""
+            while not answer.endswith(b"ok\n"):
+                data = sock.recv(1 << 12)
+                if not data or answer.startswith(b"error"):
+                    raise HarnessError(f"proxy: {command}: {answer!r}")
+                answer += data
+        return answer[:-3].decode()
+
+    def counts(self):
+        """{"accepted": 3, ...}"""
+        return {key: int(value) for key, value in (word.split("=") for word in self("counts").split()[1:]) if value.isdigit()}
+
+    def delay(self, milliseconds):
+        self(f"delay {milliseconds}")
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(10)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def _proxy_program(cluster):
+    for top in filter(None, (os.environ.get("TEST_BIN"), os.path.join(os.getcwd(), "tests"))):
+        path = os.path.join(top, "proxy", "proxy")
+        if os.access(path, os.X_OK):
+            return path
+    path = os.path.join(cluster.base, "proxy-program")
+    if not os.path.exists(path):
+        subprocess.run(["cc", "-O2", "-std=gnu11", "-D_GNU_SOURCE", "-o", path,
+                        os.path.join(os.path.dirname(HERE), "proxy", "proxy.c")], check=True)
+    return path
 
 
 def _header(head, name):
