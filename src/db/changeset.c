@@ -308,15 +308,27 @@ struct adopt {
 	uint8_t *page, *next, *old_page;
 	uint64_t sum;
 	uint32_t grown; /* the next page that must be there */
+	const char *reason;
 };
 
-static int check_adopted_header(const struct changeset *cs, const struct ltx_header *header)
+static int refuse(struct adopt *a, const char *reason)
 {
-	bool fits = header->page_size == cs->page_size && header->pre_apply == cs->before.checksum &&
-		    header->min_txid == cs->before.txid + 1 && header->max_txid == header->min_txid && header->min_txid >= 2 &&
-		    header->commit > 0;
+	a->reason = reason;
+	return -EBADMSG;
+}
 
-	return fits ? 0 : -EBADMSG;
+static int check_adopted_header(struct adopt *a)
+{
+	const struct changeset *cs = a->cs;
+	const struct ltx_header *header = &a->dec.header;
+
+	if (header->pre_apply != cs->before.checksum || header->min_txid != cs->before.txid + 1 || header->max_txid != header->min_txid)
+		return refuse(a, "position");
+	if (header->page_size != cs->page_size)
+		return refuse(a, "page_size");
+	if (header->min_txid < 2 || header->commit == 0)
+		return refuse(a, "snapshot_or_drop");
+	return 0;
 }
 
 static int leave_sum(struct adopt *a, uint32_t pgno)
@@ -337,14 +349,14 @@ static int adopt_page(struct adopt *a, uint32_t pgno, const uint8_t *page)
 	int err = 0;
 
 	if (pgno == 1 && (sqlite_header_parse(page, &header) != 0 || header.page_size != cs->page_size || !header.wal))
-		return -EBADMSG;
+		return refuse(a, "page_1");
 	if (pgno <= cs->old_pages) {
 		err = leave_sum(a, pgno);
 	} else {
 		if (a->grown == ltx_lock_pgno(cs->page_size))
 			a->grown++;
 		if (pgno != a->grown)
-			return -EBADMSG;
+			return refuse(a, "page_missing");
 		a->grown++;
 	}
 	a->sum ^= ltx_page_checksum(pgno, page, cs->page_size);
@@ -372,12 +384,14 @@ static int adopt_pages(struct adopt *a)
 		a->next = swap;
 		last = pgno;
 	}
-	if (more < 0 || !last)
-		return more < 0 ? more : -EBADMSG;
+	if (more < 0)
+		return more;
+	if (!last)
+		return refuse(a, "no_page");
 	if (a->grown == ltx_lock_pgno(cs->page_size))
 		a->grown++;
 	if (cs->new_pages > cs->old_pages && a->grown <= cs->new_pages)
-		return -EBADMSG;
+		return refuse(a, "page_missing");
 	return a->append(a->source->ctx, last, cs->new_pages, a->page);
 }
 
@@ -396,7 +410,7 @@ int changeset_adopt(struct changeset *cs, const struct changeset_source *source,
 	if (!err && (!a.page || !a.next || !a.old_page))
 		err = -ENOMEM;
 	if (!err)
-		err = check_adopted_header(cs, &a.dec.header);
+		err = check_adopted_header(&a);
 	if (!err)
 		err = adopt_pages(&a);
 	for (uint32_t pgno = cs->new_pages + 1; !err && pgno <= cs->old_pages; pgno++)
@@ -405,7 +419,7 @@ int changeset_adopt(struct changeset *cs, const struct changeset_source *source,
 	if (!err)
 		err = ltx_decoder_finish(&a.dec, &trailer);
 	if (!err && trailer.post_apply != (a.sum | LTX_CHECKSUM_FLAG))
-		err = -EBADMSG;
+		err = refuse(&a, "checksum");
 	cs->after = (struct pos){cs->before.txid + 1, a.sum | LTX_CHECKSUM_FLAG};
 	cs->node_id = a.dec.header.node_id;
 	cs->timestamp_ms = a.dec.header.timestamp_ms;
@@ -416,8 +430,8 @@ int changeset_adopt(struct changeset *cs, const struct changeset_source *source,
 	if (err == -EBADMSG || err == -EINVAL) {
 		err = -EBADMSG;
 		log_error("foreign_transaction_refused",
-			  "db=%s txid=%016" PRIx64 " do=\"nothing was changed; look at the node that it came from\"", cs->db_name,
-			  cs->after.txid);
+			  "db=%s txid=%016" PRIx64 " reason=%s do=\"nothing was changed; look at the node that it came from\"", cs->db_name,
+			  cs->after.txid, a.reason ? a.reason : "format");
 	}
 	return err;
 }

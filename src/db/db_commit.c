@@ -219,7 +219,7 @@ int db_send(struct db *db, struct changeset *cs, uint32_t frame)
 			db->stats.commits_gateway++;
 		else if (remote)
 			db->stats.commits_remote++;
-		else
+		else if (!cs->adopted)
 			db->stats.commits_self++;
 		db->stats.send_ns += (uint64_t)(sent - start);
 		db->stats.replicate_ns += (uint64_t)(clock_now_ns() - sent);

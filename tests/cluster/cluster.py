@@ -603,6 +603,7 @@ class Cluster:
         self.gateway_template = f"http://{{hostname}}:{self.gateway_port.number}"
         self.nodes = [Node(self, i) for i in range(n)]
         self.primary = self.nodes[0]
+        gateway = gateway or bool(os.environ.get("LITEFWD_TEST_GATEWAY"))
         roles = gateway if isinstance(gateway, dict) else {"serve": range(n), "ask": range(n)} if gateway else {}
         for node in self.nodes:
             node.gateway = node.index in roles.get("serve", ())
