@@ -58,9 +58,10 @@ void gw_answer_line(struct gw_request *r, enum gw_code code, int status, const c
 void gw_answer_error(struct gw_request *r, enum gw_code code, const char *text)
 {
 	char line[GW_LINE_MAX];
+	size_t len = gw_put_error(code, text, line);
 	int status = code == GW_BAD_REQUEST && r->route == ROUTE_NONE ? 404 : gw_code_status(code);
 
-	gw_answer_line(r, code, status, line, gw_put_error(code, text, line));
+	gw_answer_line(r, code, status, line, len);
 }
 
 void gw_answer_grant(struct gw_request *r)
@@ -68,9 +69,11 @@ void gw_answer_grant(struct gw_request *r)
 	struct gw_grant grant = {.pos = r->call.pos, .lease_ms = GW_LEASE_MS, .waiting = r->call.waiting,
 				 .server = r->gw->config.node_id, .tx_count = r->tx_count};
 	char line[GW_LINE_MAX];
+	size_t len;
 
 	memcpy(grant.tx_size, r->tx_size, sizeof grant.tx_size[0] * r->tx_count);
-	put(r, GW_OK, 200, line, gw_put_grant(&grant, line));
+	len = gw_put_grant(&grant, line);
+	put(r, GW_OK, 200, line, len);
 }
 
 /* ---- the bundle ---- */

@@ -2,7 +2,8 @@
  * gateway_internal: shared by gateway_*.c.
  *
  *   gateway_http.c      libmicrohttpd: connections, requests, suspend and resume
- *   gateway_request.c   one request: parsed, authenticated, handed to db, answered
+ *   gateway_head.c      one request until it is whole: parsed, its body kept
+ *   gateway_request.c   from then on: authenticated, handed to db, answered
  *   gateway_answer.c    an answer: its line, its bundle, its signature
  *   gateway_session.c   who holds or waits for what, and on which connection
  *   gateway_worker.c    the thread that may block: opens databases, reads LTX files, looks after connections
@@ -198,7 +199,7 @@ const char *gw_http_header(struct gw_request *request, const char *key);
 void gw_http_suspend(struct gw_request *request);
 void gw_http_resume(struct gw_request *request); /* any thread; request may be gone when it returns */
 
-/* gateway_request.c: http's thread, in this order */
+/* gateway_head.c and gateway_request.c: http's thread, in this order */
 /* true: there is an answer already, whatever the body. */
 bool gw_request_head(struct gw_request *request, const char *method, const char *path);
 void gw_request_body(struct gw_request *request, const char *data, size_t len);
@@ -206,6 +207,8 @@ void gw_request_body(struct gw_request *request, const char *data, size_t len);
 bool gw_request_run(struct gw_request *request);
 void gw_request_finish(struct gw_request *request);
 void gw_request_free(struct gw_request *request, bool delivered);
+/* The first reason counts. Told when the body has come: only then is it known who asks. */
+void gw_request_refuse(struct gw_request *request, enum gw_code code, const char *text);
 /* db's begin, by whoever has the database. mutex held. */
 void gw_request_begin_locked(struct gw_request *request);
 

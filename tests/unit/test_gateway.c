@@ -120,8 +120,10 @@ static void begin__free__is_granted_with_position(void **state)
 	assert_int_equal(grant.server, RIG_NODE);
 	assert_int_equal(grant.tx_count, 0);
 	assert_int_equal(bundle, a.len);
+	pthread_mutex_lock(&rig->db.mutex);
 	assert_int_equal(rig->db.id, 5);
 	assert_int_equal(rig->db.peer, 0xaa);
+	pthread_mutex_unlock(&rig->db.mutex);
 	answer_fini(&a);
 	close(fd);
 }
