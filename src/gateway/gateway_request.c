@@ -199,6 +199,7 @@ static enum gw_code begin_code(int result)
 	case -EALREADY: return GW_BUSY;
 	case -EBUSY: return GW_LIMIT;
 	case -EHOSTUNREACH: return GW_NOT_PRIMARY;
+	case -EPERM:
 	case -ECANCELED: return GW_NOT_HELD;
 	default: return GW_UNSUPPORTED;
 	}

@@ -135,7 +135,7 @@ static void begin__refused_by_db__is_told_why(void **state)
 		enum gw_code code;
 	} rows[] = {
 		{-EAGAIN, GW_BUSY}, {-EALREADY, GW_BUSY}, {-EBUSY, GW_LIMIT}, {-EHOSTUNREACH, GW_NOT_PRIMARY},
-		{-ECANCELED, GW_NOT_HELD}, {-ENOTSUP, GW_UNSUPPORTED}, {-EIO, GW_UNSUPPORTED},
+		{-ECANCELED, GW_NOT_HELD}, {-EPERM, GW_NOT_HELD}, {-ENOTSUP, GW_UNSUPPORTED}, {-EIO, GW_UNSUPPORTED},
 	};
 	struct rig *rig = *state;
 	int fd = rig_connect(rig);
