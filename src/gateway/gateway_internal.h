@@ -127,6 +127,7 @@ struct gw_request {
 	struct gw_session *session; /* a use */
 	bool renewal;
 	bool granted;
+	bool left; /* no longer in gw->waiting */
 	int result;
 
 	/* answer */

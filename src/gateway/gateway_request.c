@@ -220,13 +220,16 @@ static void answer_commit(struct gw_request *r)
 		gw_answer_error(r, GW_REFUSED, strerror(-r->result));
 }
 
-void gw_request_finish(struct gw_request *r)
+/*
+ * No longer suspended, db has answered: what this means for the session. Not always on the way to an answer: a connection that
+ * was reset meanwhile is closed as soon as it is resumed.
+ */
+static void leave_db_locked(struct gw_request *r)
 {
 	struct gateway *gw = r->gw;
 	struct gw_session *s = r->session;
-	bool stopping;
 
-	pthread_mutex_lock(&gw->mutex);
+	r->left = true;
 	if (r->next)
 		r->next->prev = r->prev;
 	*(r->prev ? &r->prev->next : &gw->waiting) = r->next;
@@ -240,11 +243,20 @@ void gw_request_finish(struct gw_request *r)
 	}
 	if (r->result || r->call.unknown)
 		gw_session_end_locked(gw, s);
-	stopping = gw->stopping;
 	/* gateway_stop() lets answers leave, and must not find nothing to wait for meanwhile. */
 	gw->open_count++;
 	if (--gw->waiting_count == 0)
 		pthread_cond_broadcast(&gw->idle);
+}
+
+void gw_request_finish(struct gw_request *r)
+{
+	struct gateway *gw = r->gw;
+	bool stopping;
+
+	pthread_mutex_lock(&gw->mutex);
+	leave_db_locked(r);
+	stopping = gw->stopping;
 	pthread_mutex_unlock(&gw->mutex);
 	if (r->route == ROUTE_COMMIT)
 		answer_commit(r);
@@ -267,6 +279,8 @@ void gw_request_free(struct gw_request *r, bool delivered)
 		gw->upload_bytes -= r->size;
 	}
 	if (r->session) {
+		if (!r->left)
+			leave_db_locked(r);
 		/* A lock that nobody has heard of. */
 		if (r->granted && !r->renewal && !delivered)
 			gw_session_end_locked(gw, r->session);

@@ -226,6 +226,42 @@ static void begin__closed_while_waiting__ends_the_wait(void **state)
 	assert_null(rig->db.begin_call);
 }
 
+/* Reset, so that the server finds an error as soon as it turns to the connection again. */
+static void request__connection_reset_in_db__is_forgotten(void **state)
+{
+	const struct linger reset = {.l_onoff = 1};
+	struct rig *rig = *state;
+	int fd, other = rig_connect(rig);
+
+	for (unsigned i = 1; i <= 10; i++) {
+		rig->db.begin_result = DB_PARKED;
+		fd = rig_connect(rig);
+		rig_ask(rig, fd, "POST", BEGIN(5), NULL, 0, NULL);
+		rig_wait(rig, &rig->db.begins, 2 * i - 1);
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+		close(fd);
+		rig_wait(rig, &rig->db.ends, 2 * i - 1);
+		assert_true(gateway_is_down_to(rig, 1));
+		/* The same in a commit. */
+		rig->db.begin_result = 0;
+		rig->db.commit_result = DB_PARKED;
+		fd = rig_connect(rig);
+		begin(rig, fd, BEGIN(5));
+		rig_ask(rig, fd, "POST", TX(5), "x", 1, NULL);
+		rig_wait(rig, &rig->db.commits, i);
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+		close(fd);
+		rig_release_commit(rig, -ESTALE);
+		assert_true(gateway_is_down_to(rig, 1));
+		rig_wait(rig, &rig->db.ends, 2 * i);
+		assert_int_equal(status_of(rig, other, "GET", "/info"), 200);
+	}
+	pthread_mutex_lock(&rig->gw->mutex);
+	assert_int_equal(rig->gw->waiting_count + rig->gw->open_count + rig->gw->uploads + rig->gw->session_count, 0);
+	pthread_mutex_unlock(&rig->gw->mutex);
+	close(other);
+}
+
 static void begin__ended_while_waiting__is_answered(void **state)
 {
 	struct rig *rig = *state;
@@ -994,6 +1030,7 @@ int main(void)
 		STARTED(begin__parked__is_answered_when_done),
 		STARTED(begin__wait_is_long__is_bounded),
 		STARTED(begin__closed_while_waiting__ends_the_wait),
+		STARTED(request__connection_reset_in_db__is_forgotten),
 		STARTED(begin__ended_while_waiting__is_answered),
 		STARTED(held__connection_closed__lease_is_shortened),
 		STARTED(held__renewed_elsewhere__first_connection_does_not_count),
