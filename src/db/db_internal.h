@@ -215,6 +215,7 @@ struct db {
 	uint64_t turn_peer;
 	uint32_t turn_count;
 	int64_t turn_since_ns, writer_sent_away_ns;
+	int64_t local_until_ns; /* this node's clients have their turn, and are waited for until then */
 	bool commit_unknown; /* of the commit in progress */
 	uint32_t append_frame; /* U's, while it appends what no client wrote */
 	/* ... and this node's at the primary's. */
@@ -266,6 +267,7 @@ struct db {
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
 #define RECOVERIES_MAX 3
+#define RECOVERY_NS (20 * NS_PER_MS)
 #define GONE_WAIT_NS (2 * NS_PER_S)
 #define REFRESH_NS (250 * NS_PER_MS)
 #define KEEP_NS (200 * NS_PER_MS)
@@ -322,8 +324,9 @@ void db_expect_return_locked(struct db *db, struct lock_owner *owner);
 
 /* db_session.c. "offer": gives WRITE to the session whose turn it is, if it can be had now; true if one has it. */
 bool db_offer_session_locked(struct db *db);
-bool db_session_is_next_locked(struct db *db); /* rather than a parked writer of this node */
-void db_local_writer_locked(struct db *db); /* WRITE is granted to a client of this node */
+bool db_session_is_next_locked(struct db *db); /* rather than this node's clients */
+void db_local_writer_locked(struct db *db); /* WRITE is granted to a client of this node ... */
+void db_local_writer_left_locked(struct db *db); /* ... or was given back by whomever */
 bool db_local_turn_over_locked(struct db *db);
 void db_note_turn_commit_locked(struct db *db);
 void db_refuse_sessions_locked(struct db *db, int result); /* those that wait */

@@ -51,6 +51,7 @@ static void reader_left_locked(struct db *db)
 
 static void writer_left_locked(struct db *db, bool explicitly)
 {
+	db_local_writer_left_locked(db);
 	if (!explicitly && db->committed_in_hold && db->mode == DB_MODE_WAL)
 		db->must_fold = true;
 	/* It died, or let go of what it wrote; a commit in progress looks after its transaction itself. */
@@ -216,7 +217,9 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 	 * help, a client has left it broken (it went on writing after its locks were dropped): a new one.
 	 */
 	if (!(owner->shared & (db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED)))) {
-		if (db->mode == DB_MODE_WAL && ++owner->recoveries >= RECOVERIES_MAX) {
+		if (!owner->recoveries++)
+			owner->recovery_ns = clock_now_ns();
+		if (db->mode == DB_MODE_WAL && owner->recoveries >= RECOVERIES_MAX && clock_now_ns() - owner->recovery_ns > RECOVERY_NS) {
 			db->must_fold = true;
 			pthread_cond_signal(&db->g_cond);
 		}

@@ -163,7 +163,7 @@ void db_answer_writes_locked(struct db *db, int result)
 		else
 			answer(db, pp, r);
 	}
-	if (result == 0 && db->sessions)
+	if (result == 0 && db->sessions && db_session_is_next_locked(db))
 		db_offer_session_locked(db);
 }
 

@@ -10,7 +10,7 @@
  * Turns. Parties are this node's clients (peer 0) and each other node. Whoever was served least is next, counted in commits from
  * when it began to wait (start-time fair queueing); it keeps WRITE for TURN_COMMITS commits or TURN_NS while others wait, for
  * each change of hands costs the next one a round trip and its clients a new snapshot.
- * A client of this node that is told to come again leaves no place in the queue; its party's turn is next when it does.
+ * Its turn begins when it may have WRITE, and is kept for it for a while: who was told to come again sleeps meanwhile.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,11 +23,13 @@
 #include "litefs/gw_proto.h"
 
 #define SESSIONS_MAX 64
-#define TURN_COMMITS 16
-#define TURN_NS (50 * NS_PER_MS)
+#define TURN_COMMITS 64
+#define TURN_NS (120 * NS_PER_MS)
 #define LEASE_NS (GW_LEASE_MS * NS_PER_MS)
-/* A client of this node that was sent away is still there for so long. */
-#define LOCAL_RECENT_NS (30 * NS_PER_MS)
+/* A client of this node that was sent away is still there for so long: SQLite sleeps 100 ms at most. */
+#define LOCAL_RECENT_NS (110 * NS_PER_MS)
+/* What its turn waits for one of them to come again. */
+#define LOCAL_KEEP_NS (40 * NS_PER_MS)
 
 /* ---- turns ---- */
 
@@ -88,14 +90,6 @@ static bool locals_wait_locked(const struct db *db)
 	return clock_now_ns() - db->writer_sent_away_ns < LOCAL_RECENT_NS;
 }
 
-static bool locals_parked_locked(const struct db *db)
-{
-	for (const struct db_call *c = db->parked; c; c = c->next)
-		if (c->kind == PARK_WRITE)
-			return true;
-	return false;
-}
-
 /* The one that waits and was served least; of equals the first that came. */
 static struct db_session *next_session(struct db *db)
 {
@@ -119,20 +113,29 @@ static uint32_t count_waiting(const struct db *db)
 bool db_session_is_next_locked(struct db *db)
 {
 	const struct db_session *s = next_session(db);
+	int64_t now = clock_now_ns();
 
 	if (!s)
 		return false;
-	if (!locals_parked_locked(db))
+	if (db->turn_peer == 0)
+		return turn_is_over(db) || now >= db->local_until_ns;
+	if (!locals_wait_locked(db) || served_of(db, s->peer) <= served_of(db, 0))
 		return true;
-	if (db->turn_peer == 0 && !turn_is_over(db))
-		return false;
-	return served_of(db, s->peer) <= served_of(db, 0) || (db->turn_peer == 0 && turn_is_over(db));
+	start_turn(db, 0);
+	db->local_until_ns = now + LOCAL_KEEP_NS;
+	return false;
 }
 
 void db_local_writer_locked(struct db *db)
 {
 	if (db->sessions && db->turn_peer != 0)
 		start_turn(db, 0);
+}
+
+void db_local_writer_left_locked(struct db *db)
+{
+	if (db->turn_peer == 0)
+		db->local_until_ns = clock_now_ns() + db->config->settings->halt_linger_ms * NS_PER_MS;
 }
 
 bool db_local_turn_over_locked(struct db *db)
@@ -279,7 +282,7 @@ void db_tick_sessions_locked(struct db *db, int64_t now, int64_t *next_ns)
 			drop(db, s);
 		}
 	}
-	if (!db->holder)
+	if (!db->holder && db_session_is_next_locked(db))
 		db_offer_session_locked(db);
 	/* What is waited for wakes G; this is for leases, and for what does not. */
 	if (db->sessions && *next_ns > now + 5 * NS_PER_MS)
@@ -311,10 +314,12 @@ static int begin_locked(struct db *db, struct db_session *s, struct db_gw_call *
 		n++;
 	if (n >= SESSIONS_MAX)
 		return -EBUSY;
-	if (!n) /* whoever writes now is of this node */
+	if (!n) { /* whoever writes now is of this node */
 		start_turn(db, 0);
+		db->local_until_ns = db_writer_locked(db) ? INT64_MAX : 0;
+	}
 	*tail = s;
-	if ((n == 0 || db_session_is_next_locked(db)) && next_session(db) == s && can_hold_locked(db)) {
+	if (next_session(db) == s && db_session_is_next_locked(db) && can_hold_locked(db)) {
 		err = hold(db, s);
 		if (err) {
 			unlink_session(db, s);
@@ -375,7 +380,7 @@ int db_gw_commit(struct db *db, uint64_t id, struct spool *ltx, struct db_gw_cal
 	s = find(db, id);
 	if (!s || !s->held || s->committing || db->stop || is_lost_locked(db, s, clock_now_ns())) {
 		err = -EPERM;
-	} else if (db->up_state != UP_HELD || db->renewing || db->catching || db->must_fold || !pos_equal(db->up_pos, db->tip)) {
+	} else if (db->up_state != UP_HELD || db->renewing || db->catching || !pos_equal(db->up_pos, db->tip)) {
 		err = -ESTALE;
 		drop(db, s);
 	} else {

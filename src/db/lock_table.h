@@ -50,7 +50,8 @@ struct lock_owner {
 	int64_t read_ns; /* and when that was */
 	int64_t sent_away_ns; /* when it was last told to come again for READ; 0: it was not */
 	int64_t retry_ns; /* how long it stays away then */
-	uint32_t recoveries; /* times that it asked for WRITE, to recover, since it last read */
+	uint32_t recoveries; /* times that it asked for WRITE, to recover, since it last read ... */
+	int64_t recovery_ns; /* ... and when it did so first */
 	bool refused; /* asked for EXCLUSIVE of a WAL database since it last read */
 	bool disowned; /* see db_disown_connections_locked() */
 	struct lock_owner *next;
