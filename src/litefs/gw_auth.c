@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -11,65 +13,85 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-
 #include "base/log.h"
+#include "format/pos.h"
 
 #define SECRET_MIN 16
 #define CALLERS_MAX 4096
-#define HASH_SIZE 32
-
-static void to_hex(const uint8_t *data, size_t len, char *ret)
-{
-	for (size_t i = 0; i < len; i++)
-		snprintf(ret + 2 * i, 3, "%02x", data[i]);
-}
+#define NONE UINT32_MAX
 
 /* ---- the secret ---- */
 
-static int secret_of(int fd, struct gw_secret *ret)
+static int refuse_secret(const char *path, int err, const char *why, const char *todo)
 {
+	log_error("gateway_secret", "path=\"%s\" error=\"%s\" do=\"%s\"", path, why, todo);
+	return err;
+}
+
+static ssize_t read_all(int fd, uint8_t *buf, size_t size)
+{
+	size_t n = 0;
+
+	while (n < size) {
+		ssize_t got = read(fd, buf + n, size - n);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		n += (size_t)got;
+	}
+	return (ssize_t)n;
+}
+
+static bool is_space(uint8_t c)
+{
+	return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+static int read_secret(int fd, const char *path, struct gw_secret *ret)
+{
+	uint8_t buf[4096];
 	struct stat st;
-	ssize_t n;
+	ssize_t len;
 
 	if (fstat(fd, &st) < 0)
-		return -errno;
+		return refuse_secret(path, -errno, strerror(errno), "look at the file");
 	if (!S_ISREG(st.st_mode))
-		return -EINVAL;
+		return refuse_secret(path, -EINVAL, "not a file", "name a file");
 	if (st.st_mode & 077)
-		return -EPERM;
-	n = read(fd, ret->key, sizeof ret->key);
-	if (n < 0)
-		return -errno;
-	if (n == (ssize_t)sizeof ret->key)
-		return -EFBIG;
-	while (n > 0 && strchr(" \t\r\n", ret->key[n - 1]) && ret->key[n - 1])
-		n--;
-	ret->len = (size_t)n;
-	return n < SECRET_MIN ? -EINVAL : 0;
+		return refuse_secret(path, -EPERM, "others may read or write it", "chmod 600 the file, and think of a new secret");
+	len = read_all(fd, buf, sizeof buf);
+	if (len < 0)
+		return refuse_secret(path, (int)len, strerror((int)-len), "look at the file");
+	while (len > 0 && is_space(buf[len - 1]))
+		len--;
+	if (len < SECRET_MIN || (size_t)len > sizeof ret->key) {
+		OPENSSL_cleanse(buf, sizeof buf);
+		return refuse_secret(path, -EINVAL, len ? "not 16 to 256 bytes" : "empty", "openssl rand -hex 32 >FILE, the same on every node");
+	}
+	memset(ret, 0, sizeof *ret);
+	memcpy(ret->key, buf, (size_t)len);
+	ret->len = (size_t)len;
+	OPENSSL_cleanse(buf, sizeof buf);
+	return 0;
 }
 
 int gw_secret_read(const char *path, struct gw_secret *ret)
 {
-	struct gw_secret secret = {.len = 0};
 	int fd, err;
 
-	*ret = secret;
-	if (!path)
+	if (!path) {
+		memset(ret, 0, sizeof *ret);
 		return 0;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	err = fd < 0 ? -errno : secret_of(fd, &secret);
-	if (fd >= 0)
-		close(fd);
-	if (!err)
-		*ret = secret;
-	else
-		log_error("gateway_secret_unusable", "file=\"%s\" error=\"%s\" do=\"%s\"", path, strerror(-err),
-			  err == -EPERM ? "take the rights of group and others from it (chmod 600)"
-			  : err == -EINVAL || err == -EFBIG ? "it must be a file of 16 to 255 bytes, the same on all nodes"
-							    : "check gateway_secret=");
-	OPENSSL_cleanse(&secret, sizeof secret);
+	}
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
+	if (fd < 0)
+		return refuse_secret(path, -errno, strerror(errno), "look at the file");
+	err = read_secret(fd, path, ret);
+	close(fd);
 	return err;
 }
 
@@ -79,6 +101,12 @@ struct gw_hash {
 	EVP_MD_CTX *ctx;
 	bool failed;
 };
+
+static void to_hex(const uint8_t *bytes, size_t n, char *ret)
+{
+	for (size_t i = 0; i < n; i++)
+		snprintf(ret + 2 * i, 3, "%02x", bytes[i]);
+}
 
 int gw_hash_new(struct gw_hash **ret)
 {
@@ -97,18 +125,19 @@ int gw_hash_new(struct gw_hash **ret)
 
 void gw_hash_add(struct gw_hash *hash, const void *data, size_t len)
 {
-	hash->failed |= EVP_DigestUpdate(hash->ctx, data, len) != 1;
+	if (EVP_DigestUpdate(hash->ctx, data, len) != 1)
+		hash->failed = true;
 }
 
-/* A hash that could not be computed fits nothing. */
+/* "" is what no body has: nothing is authentic then. */
 void gw_hash_end(struct gw_hash *hash, char ret_hex[65])
 {
-	uint8_t sum[EVP_MAX_MD_SIZE];
-	unsigned len = 0;
+	uint8_t bytes[EVP_MAX_MD_SIZE];
+	unsigned n = 0;
 
 	ret_hex[0] = 0;
-	if (!hash->failed && EVP_DigestFinal_ex(hash->ctx, sum, &len) == 1 && len == HASH_SIZE)
-		to_hex(sum, len, ret_hex);
+	if (EVP_DigestFinal_ex(hash->ctx, bytes, &n) == 1 && n == 32 && !hash->failed)
+		to_hex(bytes, n, ret_hex);
 }
 
 void gw_hash_free(struct gw_hash *hash)
@@ -121,26 +150,26 @@ void gw_hash_free(struct gw_hash *hash)
 
 void gw_hash_once(const void *data, size_t len, char ret_hex[65])
 {
-	struct gw_hash *hash;
+	uint8_t bytes[EVP_MAX_MD_SIZE];
+	unsigned n = 0;
 
 	ret_hex[0] = 0;
-	if (gw_hash_new(&hash) != 0)
-		return;
-	gw_hash_add(hash, data, len);
-	gw_hash_end(hash, ret_hex);
-	gw_hash_free(hash);
+	if (EVP_Digest(data, len, bytes, &n, EVP_sha256(), NULL) == 1 && n == 32)
+		to_hex(bytes, n, ret_hex);
 }
 
-static int mac(const struct gw_secret *secret, const char *text, char ret[GW_MAC_HEX])
-{
-	uint8_t sum[EVP_MAX_MD_SIZE];
-	size_t len = 0;
+/* ---- MACs ---- */
 
-	if (!EVP_Q_mac(NULL, "HMAC", NULL, "SHA256", NULL, secret->key, secret->len, (const unsigned char *)text, strlen(text), sum,
-		       sizeof sum, &len) ||
-	    len != HASH_SIZE)
+static int mac_of(const struct gw_secret *secret, const char *text, char ret[GW_MAC_HEX])
+{
+	uint8_t bytes[32];
+	size_t n = 0;
+
+	if (!EVP_Q_mac(NULL, "HMAC", NULL, "SHA256", NULL, secret->key, secret->len, (const uint8_t *)text, strlen(text), bytes,
+		       sizeof bytes, &n) ||
+	    n != sizeof bytes)
 		return -ENOMEM;
-	to_hex(sum, len, ret);
+	to_hex(bytes, n, ret);
 	return 0;
 }
 
@@ -150,29 +179,30 @@ static int request_mac(const struct gw_secret *secret, const char *method, const
 	char *text;
 	int err;
 
-	if (strlen(body_hex) != 2 * HASH_SIZE)
-		return -ENOMEM;
+	/* One that broke lines could pass for another. */
+	if (strchr(method, '\n') || strchr(target, '\n') || !body_hex[0])
+		return -EBADMSG;
 	if (asprintf(&text, "%s\n%s\n%s\n%s\n%016" PRIx64 "\n%" PRIu64, method, target, body_hex, nonce, caller, counter) < 0)
 		return -ENOMEM;
-	err = mac(secret, text, ret);
+	err = mac_of(secret, text, ret);
 	free(text);
 	return err;
 }
 
-static int answer_mac(const struct gw_secret *secret, const char *of_request, int status, const char *body_hex,
-		      char ret[GW_MAC_HEX])
+static int answer_mac(const struct gw_secret *secret, const char *mac, int status, const char *body_hex, char ret[GW_MAC_HEX])
 {
-	char text[200];
+	char text[GW_MAC_HEX + 65 + 16];
 
-	if (strlen(body_hex) != 2 * HASH_SIZE || strlen(of_request) != GW_MAC_HEX - 1)
-		return -ENOMEM;
-	snprintf(text, sizeof text, "%s\n%d\n%s", of_request, status, body_hex);
-	return mac(secret, text, ret);
+	if (strlen(mac) != GW_MAC_HEX - 1 || strlen(body_hex) != 64)
+		return -EBADMSG;
+	snprintf(text, sizeof text, "%s\n%d\n%s", mac, status, body_hex);
+	return mac_of(secret, text, ret);
 }
 
-static bool same(const char *a, const char *b)
+/* 64 lower-case hex digits and the end. */
+static bool is_mac(const char *text)
 {
-	return strlen(a) == GW_MAC_HEX - 1 && strlen(b) == GW_MAC_HEX - 1 && CRYPTO_memcmp(a, b, GW_MAC_HEX - 1) == 0;
+	return strlen(text) == GW_MAC_HEX - 1 && strspn(text, "0123456789abcdef") == GW_MAC_HEX - 1;
 }
 
 /* ---- client ---- */
@@ -181,36 +211,46 @@ int gw_auth_request(const struct gw_secret *secret, const char *method, const ch
 		    const char *nonce, uint64_t caller, uint64_t counter, char ret_value[GW_AUTH_VALUE_MAX],
 		    char ret_mac[GW_MAC_HEX])
 {
-	int err = request_mac(secret, method, target, body_hex, nonce, caller, counter, ret_mac);
+	int err;
 
+	ret_value[0] = ret_mac[0] = 0;
+	if (secret->len == 0)
+		return 0;
+	err = request_mac(secret, method, target, body_hex, nonce, caller, counter, ret_mac);
 	if (!err)
 		snprintf(ret_value, GW_AUTH_VALUE_MAX, "v1 %016" PRIx64 " %" PRIu64 " %s", caller, counter, ret_mac);
 	return err;
 }
 
-int gw_auth_check_answer(const struct gw_secret *secret, const char *of_request, int status, const char body_hex[65],
-			 const char *value)
+int gw_auth_check_answer(const struct gw_secret *secret, const char *mac, int status, const char body_hex[65], const char *value)
 {
 	char expected[GW_MAC_HEX];
 	int err;
 
-	if (!value || strncmp(value, "v1 ", 3) != 0)
+	if (secret->len == 0)
+		return 0;
+	if (!value)
+		return -EACCES;
+	if (strncmp(value, "v1 ", 3) != 0 || !is_mac(value + 3))
 		return -EBADMSG;
-	err = answer_mac(secret, of_request, status, body_hex, expected);
+	err = answer_mac(secret, mac, status, body_hex, expected);
 	if (err)
 		return err;
-	return same(value + 3, expected) ? 0 : -EACCES;
+	return CRYPTO_memcmp(expected, value + 3, GW_MAC_HEX - 1) ? -EACCES : 0;
 }
 
 /* ---- server ---- */
 
 struct caller {
-	uint64_t id, counter, seen; /* seen 0: free */
+	uint64_t id, counter, seen;
+	uint32_t next; /* of its chain; NONE: the last */
 };
 
 struct gw_callers {
-	pthread_mutex_t mutex;
-	uint64_t clock;
+	pthread_mutex_t mutex; /* a leaf */
+	uint64_t now; /* counts requests */
+	uint32_t n;
+	uint32_t heads[CALLERS_MAX]; /* chains by id */
 	struct caller callers[CALLERS_MAX];
 };
 
@@ -221,6 +261,7 @@ int gw_callers_new(struct gw_callers **ret)
 	if (!callers)
 		return -ENOMEM;
 	pthread_mutex_init(&callers->mutex, NULL);
+	memset(callers->heads, 0xff, sizeof callers->heads);
 	*ret = callers;
 	return 0;
 }
@@ -233,60 +274,103 @@ void gw_callers_free(struct gw_callers *callers)
 	free(callers);
 }
 
-static int note_counter(struct gw_callers *callers, uint64_t id, uint64_t counter)
+static uint32_t *chain_of(struct gw_callers *callers, uint64_t id)
 {
-	struct caller *slot = &callers->callers[0];
-	int err = 0;
+	return &callers->heads[id % CALLERS_MAX];
+}
 
-	pthread_mutex_lock(&callers->mutex);
-	for (size_t i = 0; i < CALLERS_MAX; i++) {
-		struct caller *c = &callers->callers[i];
+static uint32_t take_slot(struct gw_callers *callers)
+{
+	uint32_t oldest = 0, *link;
 
-		if (c->seen && c->id == id) {
-			slot = c;
-			break;
-		}
-		if (c->seen < slot->seen)
-			slot = c;
+	if (callers->n < CALLERS_MAX)
+		return callers->n++;
+	for (uint32_t i = 1; i < CALLERS_MAX; i++)
+		if (callers->callers[i].seen < callers->callers[oldest].seen)
+			oldest = i;
+	link = chain_of(callers, callers->callers[oldest].id);
+	while (*link != oldest)
+		link = &callers->callers[*link].next;
+	*link = callers->callers[oldest].next;
+	return oldest;
+}
+
+static int note_locked(struct gw_callers *callers, uint64_t id, uint64_t counter)
+{
+	uint32_t *head = chain_of(callers, id), i = *head;
+
+	while (i != NONE && callers->callers[i].id != id)
+		i = callers->callers[i].next;
+	if (i != NONE && counter <= callers->callers[i].counter)
+		return -EACCES;
+	if (i == NONE) {
+		i = take_slot(callers);
+		callers->callers[i] = (struct caller){.id = id, .next = *head};
+		*head = i;
 	}
-	if (slot->seen && slot->id == id && counter <= slot->counter)
-		err = -EACCES;
-	else
-		*slot = (struct caller){id, counter, ++callers->clock};
-	pthread_mutex_unlock(&callers->mutex);
-	return err;
+	callers->callers[i].counter = counter;
+	callers->callers[i].seen = ++callers->now;
+	return 0;
+}
+
+/* As gw_auth_request() writes it: no other spelling is the same request. */
+static int parse_request(const char *value, uint64_t *ret_caller, uint64_t *ret_counter, const char **ret_mac)
+{
+	uint64_t counter = 0;
+	const char *p = value;
+
+	if (strlen(value) >= GW_AUTH_VALUE_MAX || strlen(value) < 20 || strncmp(value, "v1 ", 3) != 0 ||
+	    pos_parse_hex16(value + 3, ret_caller) || value[19] != ' ' || value[20] < '1' || value[20] > '9')
+		return -EBADMSG;
+	for (p += 20; *p >= '0' && *p <= '9'; p++)
+		if (__builtin_mul_overflow(counter, (uint64_t)10, &counter) ||
+		    __builtin_add_overflow(counter, (uint64_t)(*p - '0'), &counter))
+			return -EBADMSG;
+	if (*p != ' ' || !is_mac(p + 1))
+		return -EBADMSG;
+	*ret_counter = counter;
+	*ret_mac = p + 1;
+	return 0;
 }
 
 int gw_auth_check_request(const struct gw_secret *secret, struct gw_callers *callers, const char *method, const char *target,
 			  const char body_hex[65], const char *nonce, const char *value, char ret_mac[GW_MAC_HEX])
 {
-	char theirs[GW_MAC_HEX], expected[GW_MAC_HEX];
 	uint64_t caller, counter;
-	int end = 0, err;
+	char expected[GW_MAC_HEX];
+	const char *mac;
+	int err;
 
-	if (!value)
-		return -EACCES;
-	if (strlen(value) >= GW_AUTH_VALUE_MAX ||
-	    sscanf(value, "v1 %16" SCNx64 " %20" SCNu64 " %64[0-9a-f]%n", &caller, &counter, theirs, &end) != 3 || value[end])
-		return -EBADMSG;
-	err = request_mac(secret, method, target, body_hex, nonce, caller, counter, expected);
+	ret_mac[0] = 0;
+	if (secret->len == 0)
+		return 0;
+	err = value ? parse_request(value, &caller, &counter, &mac) : -EACCES;
+	if (!err)
+		err = request_mac(secret, method, target, body_hex, nonce, caller, counter, expected);
+	if (!err && CRYPTO_memcmp(expected, mac, GW_MAC_HEX - 1))
+		err = -EACCES;
 	if (err)
 		return err;
-	if (!same(theirs, expected))
-		return -EACCES;
-	err = note_counter(callers, caller, counter);
+	/* Only who knows the secret gets into the table. */
+	pthread_mutex_lock(&callers->mutex);
+	err = note_locked(callers, caller, counter);
+	pthread_mutex_unlock(&callers->mutex);
 	if (!err)
-		memcpy(ret_mac, expected, GW_MAC_HEX);
+		memcpy(ret_mac, expected, sizeof expected);
 	return err;
 }
 
-int gw_auth_answer(const struct gw_secret *secret, const char *of_request, int status, const char body_hex[65],
+int gw_auth_answer(const struct gw_secret *secret, const char *mac, int status, const char body_hex[65],
 		   char ret_value[GW_AUTH_VALUE_MAX])
 {
-	char sum[GW_MAC_HEX];
-	int err = answer_mac(secret, of_request, status, body_hex, sum);
+	char answer[GW_MAC_HEX];
+	int err;
 
+	ret_value[0] = 0;
+	if (secret->len == 0)
+		return 0;
+	err = answer_mac(secret, mac, status, body_hex, answer);
 	if (!err)
-		snprintf(ret_value, GW_AUTH_VALUE_MAX, "v1 %s", sum);
+		snprintf(ret_value, GW_AUTH_VALUE_MAX, "v1 %s", answer);
 	return err;
 }

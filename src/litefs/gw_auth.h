@@ -11,8 +11,12 @@
  *   Litefwd-Auth: v1 MAC                      answer
  *     MAC    over the request's MAC LF STATUS LF sha256(body) in hex
  *
+ * TARGET as it stands in the request line, undecoded. Only requests that were found authentic get an authentic answer: one to a
+ * request that somebody else made with the same MAC could be passed off as the answer to the real one. So "auth" (401) never is.
+ *
  * Threads: any; the table of callers (server) is locked inside. No network. Errors: -EACCES not authentic, -EBADMSG malformed,
- * -ENOMEM, -EINVAL/-EPERM a secret file that is empty, too short (16 bytes) or readable by others; logged by gw_secret_read().
+ * -ENOMEM; of gw_secret_read(), which logs them: -EINVAL no file, empty, not 16 to 256 bytes; -EPERM group or others may read or
+ * write it; what open(2) and read(2) say. Without a secret (len 0) everything is authentic and values are "".
  */
 #ifndef LITEFWD_LITEFS_GW_AUTH_H
 #define LITEFWD_LITEFS_GW_AUTH_H
@@ -56,7 +60,7 @@ struct gw_callers;
 int gw_callers_new(struct gw_callers **ret);
 void gw_callers_free(struct gw_callers *callers);
 
-/* value NULL: no header. Notes the counter. */
+/* value NULL: no header. Notes the counter. ret_mac is for gw_auth_answer(); "" after an error. */
 int gw_auth_check_request(const struct gw_secret *secret, struct gw_callers *callers, const char *method, const char *target,
 			  const char body_hex[65], const char *nonce, const char *value, char ret_mac[GW_MAC_HEX]);
 int gw_auth_answer(const struct gw_secret *secret, const char *mac, int status, const char body_hex[65],

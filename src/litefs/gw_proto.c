@@ -1,12 +1,17 @@
 #include "litefs/gw_proto.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
-/* A grant with 64 sizes of 20 digits is the longest line. */
+#include "base/log.h"
+
+#define LEASE_MAX_MS (INT64_C(3600) * 1000) /* nobody means more */
+
 static const struct {
 	const char *name;
 	int status;
@@ -39,171 +44,207 @@ const char *gw_code_name(enum gw_code code)
 
 enum gw_code gw_code_by_name(const char *name)
 {
-	for (size_t i = 1; i < CODES; i++)
-		if (!strcmp(name, codes[i].name))
+	for (size_t i = 0; i < CODES; i++)
+		if (!strcmp(codes[i].name, name))
 			return (enum gw_code)i;
 	return GW_BAD_REQUEST;
 }
 
-/* ---- the server's half ---- */
-
-/* Takes root. */
-static size_t put(json_t *root, char *ret)
-{
-	size_t len = root ? json_dumpb(root, ret, GW_LINE_MAX - 1, JSON_COMPACT | JSON_ENSURE_ASCII) : 0;
-
-	json_decref(root);
-	if (!len || len > GW_LINE_MAX - 1) /* without memory, or too long: no answer that anybody takes for one */
-		len = 0;
-	ret[len++] = '\n';
-	return len;
-}
-
-static json_t *hex_json(uint64_t v)
-{
-	return json_sprintf("%016" PRIx64, v);
-}
-
-static json_t *pos_json(struct pos pos)
-{
-	char text[34];
-
-	gw_format_pos(pos, text);
-	return json_string(text);
-}
-
-size_t gw_put_info(const struct gw_info *info, char *ret)
-{
-	return put(json_pack("{s:i, s:b, s:s, s:o, s:s}", "litefwd", GW_VERSION, "is_primary", info->is_primary, "cluster",
-			     info->cluster, "server", hex_json(info->server), "nonce", info->nonce),
-		   ret);
-}
-
-size_t gw_put_grant(const struct gw_grant *grant, char *ret)
-{
-	json_t *sizes = json_array();
-
-	for (unsigned i = 0; i < grant->tx_count; i++)
-		json_array_append_new(sizes, json_integer((json_int_t)grant->tx_size[i]));
-	return put(json_pack("{s:i, s:o, s:I, s:I, s:o, s:o}", "litefwd", GW_VERSION, "pos", pos_json(grant->pos), "lease_ms",
-			     (json_int_t)grant->lease_ms, "waiting", (json_int_t)grant->waiting, "server", hex_json(grant->server), "tx",
-			     sizes),
-		   ret);
-}
-
-size_t gw_put_result(const struct gw_result *result, char *ret)
-{
-	return put(json_pack("{s:i, s:s, s:o, s:I, s:b}", "litefwd", GW_VERSION, "outcome", result->unknown ? "unknown" : "committed",
-			     "pos", pos_json(result->pos), "waiting", (json_int_t)result->waiting, "yield", result->yield),
-		   ret);
-}
-
-size_t gw_put_error(enum gw_code code, const char *text, char *ret)
-{
-	return put(json_pack("{s:i, s:s, s:s}", "litefwd", GW_VERSION, "error", gw_code_name(code), "text", text), ret);
-}
-
-void gw_format_pos(struct pos pos, char ret[34])
-{
-	snprintf(ret, 34, "%016" PRIx64 "-%016" PRIx64, pos.txid, pos.checksum);
-}
+/* ---- positions ---- */
 
 int gw_parse_pos(const char *text, struct pos *ret)
 {
-	char txid[17], checksum[17];
 	struct pos pos;
 
-	if (strlen(text) != 33 || text[16] != '-')
-		return -EBADMSG;
-	memcpy(txid, text, 16);
-	memcpy(checksum, text + 17, 16);
-	txid[16] = checksum[16] = 0;
-	if (pos_parse_hex16(txid, &pos.txid) || pos_parse_hex16(checksum, &pos.checksum))
+	if (strlen(text) != GW_POS_SIZE - 1 || text[16] != '-' || pos_parse_hex16(text, &pos.txid) ||
+	    pos_parse_hex16(text + 17, &pos.checksum))
 		return -EBADMSG;
 	*ret = pos;
 	return 0;
 }
 
+void gw_format_pos(struct pos pos, char ret[GW_POS_SIZE])
+{
+	snprintf(ret, GW_POS_SIZE, "%016" PRIx64 "-%016" PRIx64, pos.txid, pos.checksum);
+}
+
+/* ---- the server's half. Strings go through log_clean(): nothing is left in them that JSON would have to escape. ---- */
+
+static size_t check_fits(int n)
+{
+	assert(n > 0 && n < GW_LINE_MAX);
+	return (size_t)n;
+}
+
+size_t gw_put_info(const struct gw_info *info, char *ret)
+{
+	char cluster[sizeof info->cluster];
+
+	return check_fits(snprintf(ret, GW_LINE_MAX,
+				   "{\"litefwd\":%d,\"is_primary\":%s,\"cluster\":\"%s\",\"server\":\"%016" PRIx64
+				   "\",\"nonce\":\"%s\"}\n",
+				   GW_VERSION, info->is_primary ? "true" : "false",
+				   log_clean(cluster, sizeof cluster, info->cluster), info->server, info->nonce));
+}
+
+size_t gw_put_grant(const struct gw_grant *grant, char *ret)
+{
+	char pos[GW_POS_SIZE];
+	int n;
+
+	assert(grant->tx_count <= GW_TX_MAX);
+	gw_format_pos(grant->pos, pos);
+	n = snprintf(ret, GW_LINE_MAX,
+		     "{\"litefwd\":%d,\"pos\":\"%s\",\"lease_ms\":%" PRId64 ",\"waiting\":%" PRIu32 ",\"server\":\"%016" PRIx64
+		     "\",\"tx\":[",
+		     GW_VERSION, pos, grant->lease_ms, grant->waiting, grant->server);
+	/* 64 numbers of at most 20 digits: far from the end. */
+	for (unsigned i = 0; i < grant->tx_count; i++)
+		n += snprintf(ret + n, GW_LINE_MAX - (size_t)n, "%s%" PRIu64, i ? "," : "", grant->tx_size[i]);
+	n += snprintf(ret + n, GW_LINE_MAX - (size_t)n, "]}\n");
+	return check_fits(n);
+}
+
+size_t gw_put_result(const struct gw_result *result, char *ret)
+{
+	char pos[GW_POS_SIZE];
+
+	if (result->unknown)
+		return check_fits(snprintf(ret, GW_LINE_MAX, "{\"litefwd\":%d,\"outcome\":\"unknown\"}\n", GW_VERSION));
+	gw_format_pos(result->pos, pos);
+	return check_fits(snprintf(ret, GW_LINE_MAX,
+				   "{\"litefwd\":%d,\"outcome\":\"committed\",\"pos\":\"%s\",\"waiting\":%" PRIu32
+				   ",\"yield\":%s}\n",
+				   GW_VERSION, pos, result->waiting, result->yield ? "true" : "false"));
+}
+
+size_t gw_put_error(enum gw_code code, const char *text, char *ret)
+{
+	char clean[sizeof((struct gw_error *)NULL)->text];
+
+	return check_fits(snprintf(ret, GW_LINE_MAX, "{\"litefwd\":%d,\"error\":\"%s\",\"text\":\"%s\"}\n", GW_VERSION,
+				   gw_code_name(code), log_clean(clean, sizeof clean, text)));
+}
+
 /* ---- the client's half ---- */
 
-/* The line, without its newline; *ret_line: its length with it. NULL: not of this protocol. */
-static json_t *load(const char *body, size_t len, size_t *ret_line)
+/* The line, newline included; 0: there is none, or it is longer than any of ours. */
+static size_t line_of(const char *body, size_t len)
 {
 	const char *end = memchr(body, '\n', len < GW_LINE_MAX ? len : GW_LINE_MAX);
-	json_t *root;
-	const json_t *version;
 
-	if (!end)
-		return NULL;
-	root = json_loadb(body, (size_t)(end - body), JSON_REJECT_DUPLICATES, NULL);
-	version = json_object_get(root, "litefwd"); /* NULL for what is no object */
-	if (!json_is_integer(version) || json_integer_value(version) != GW_VERSION) {
-		json_decref(root);
-		return NULL;
-	}
-	if (ret_line)
-		*ret_line = (size_t)(end - body) + 1;
-	return root;
+	return end ? (size_t)(end - body) + 1 : 0;
 }
 
-static int take_string(const json_t *root, const char *key, char *ret, size_t size)
+/* Nesting is bounded by jansson, and by GW_LINE_MAX. */
+static json_t *load(const char *line, size_t len)
 {
-	const json_t *v = json_object_get(root, key);
+	json_t *root = len ? json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL) : NULL;
+	const json_t *version = json_object_get(root, "litefwd");
 
-	/* (jansson refuses a NUL within.) */
-	if (!json_is_string(v) || json_string_length(v) >= size)
-		return -EBADMSG;
-	memcpy(ret, json_string_value(v), json_string_length(v) + 1);
-	return 0;
+	if (json_is_integer(version) && json_integer_value(version) == GW_VERSION)
+		return root;
+	json_decref(root);
+	return NULL;
 }
 
-static int take_hex(const json_t *root, const char *key, uint64_t *ret)
+static int take_int(const json_t *object, const char *key, int64_t min, int64_t max, int64_t *ret)
 {
-	const json_t *v = json_object_get(root, key);
+	const json_t *v = json_object_get(object, key);
 
-	return json_is_string(v) && !pos_parse_hex16(json_string_value(v), ret) ? 0 : -EBADMSG;
-}
-
-static int take_pos(const json_t *root, struct pos *ret)
-{
-	const json_t *v = json_object_get(root, "pos");
-
-	return json_is_string(v) ? gw_parse_pos(json_string_value(v), ret) : -EBADMSG;
-}
-
-static int take_number(const json_t *v, int64_t max, int64_t *ret)
-{
-	if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > max)
+	if (!json_is_integer(v) || json_integer_value(v) < min || json_integer_value(v) > max)
 		return -EBADMSG;
 	*ret = json_integer_value(v);
 	return 0;
 }
 
-static int take_waiting(const json_t *root, uint32_t *ret)
+static int take_u32(const json_t *object, const char *key, uint32_t *ret)
 {
-	int64_t n;
-	int err = take_number(json_object_get(root, "waiting"), UINT32_MAX, &n);
+	int64_t v;
+	int err = take_int(object, key, 0, UINT32_MAX, &v);
 
 	if (!err)
-		*ret = (uint32_t)n;
+		*ret = (uint32_t)v;
 	return err;
+}
+
+static int take_bool(const json_t *object, const char *key, bool *ret)
+{
+	const json_t *v = json_object_get(object, key);
+
+	if (!json_is_boolean(v))
+		return -EBADMSG;
+	*ret = json_is_true(v);
+	return 0;
+}
+
+static int take_string(const json_t *object, const char *key, char *ret, size_t size)
+{
+	const json_t *v = json_object_get(object, key);
+
+	if (!json_is_string(v) || json_string_length(v) >= size || strlen(json_string_value(v)) != json_string_length(v))
+		return -EBADMSG;
+	memcpy(ret, json_string_value(v), json_string_length(v) + 1);
+	return 0;
+}
+
+static int take_hex16(const json_t *object, const char *key, uint64_t *ret)
+{
+	char text[17];
+	int err = take_string(object, key, text, sizeof text);
+
+	return err || strlen(text) != 16 ? -EBADMSG : pos_parse_hex16(text, ret);
+}
+
+static int take_pos(const json_t *object, const char *key, struct pos *ret)
+{
+	char text[GW_POS_SIZE];
+	int err = take_string(object, key, text, sizeof text);
+
+	return err ? err : gw_parse_pos(text, ret);
+}
+
+static int take_nonce(const json_t *object, const char *key, char ret[33])
+{
+	char text[33];
+	int err = take_string(object, key, text, sizeof text);
+
+	if (err || strlen(text) != 32 || strspn(text, "0123456789abcdef") != 32)
+		return -EBADMSG;
+	memcpy(ret, text, sizeof text);
+	return 0;
+}
+
+/* Sizes of what follows the line: in order, none empty, together exactly `left` bytes. */
+static int take_sizes(const json_t *object, const char *key, size_t left, struct gw_grant *grant)
+{
+	const json_t *array = json_object_get(object, key);
+	size_t n = json_array_size(array);
+
+	if (!json_is_array(array) || n > GW_TX_MAX || left > GW_BUNDLE_MAX)
+		return -EBADMSG;
+	for (size_t i = 0; i < n; i++) {
+		const json_t *v = json_array_get(array, i);
+
+		if (!json_is_integer(v) || json_integer_value(v) <= 0 || (uint64_t)json_integer_value(v) > left)
+			return -EBADMSG;
+		grant->tx_size[i] = (uint64_t)json_integer_value(v);
+		left -= (size_t)grant->tx_size[i];
+	}
+	grant->tx_count = (unsigned)n;
+	return left ? -EBADMSG : 0;
 }
 
 int gw_get_info(const char *body, size_t len, struct gw_info *ret)
 {
-	json_t *root = load(body, len, NULL);
-	const json_t *primary = json_object_get(root, "is_primary");
+	size_t line = line_of(body, len);
+	json_t *root = line == len ? load(body, line) : NULL;
 	struct gw_info info = {0};
-	int err = json_is_boolean(primary) ? 0 : -EBADMSG;
+	int err = root ? 0 : -EBADMSG;
 
-	info.is_primary = json_is_true(primary);
-	if (!err)
-		err = take_string(root, "cluster", info.cluster, sizeof info.cluster);
-	if (!err)
-		err = take_hex(root, "server", &info.server);
-	if (!err)
-		err = take_string(root, "nonce", info.nonce, sizeof info.nonce);
-	if (!err && (strlen(info.nonce) != 32 || strspn(info.nonce, "0123456789abcdef") != 32))
+	if (!err && (take_bool(root, "is_primary", &info.is_primary) ||
+		     take_string(root, "cluster", info.cluster, sizeof info.cluster) ||
+		     take_hex16(root, "server", &info.server) || take_nonce(root, "nonce", info.nonce)))
 		err = -EBADMSG;
 	if (!err)
 		*ret = info;
@@ -211,37 +252,17 @@ int gw_get_info(const char *body, size_t len, struct gw_info *ret)
 	return err;
 }
 
-static int take_sizes(const json_t *root, size_t len, struct gw_grant *grant)
-{
-	const json_t *sizes = json_object_get(root, "tx");
-	int64_t n, sum = 0;
-
-	if (!json_is_array(sizes) || json_array_size(sizes) > GW_TX_MAX)
-		return -EBADMSG;
-	for (grant->tx_count = 0; grant->tx_count < json_array_size(sizes); grant->tx_count++) {
-		if (take_number(json_array_get(sizes, grant->tx_count), (int64_t)GW_BUNDLE_MAX, &n) || n == 0)
-			return -EBADMSG;
-		grant->tx_size[grant->tx_count] = (uint64_t)n;
-		sum += n;
-	}
-	return sum <= (int64_t)GW_BUNDLE_MAX && (size_t)sum == len ? 0 : -EBADMSG;
-}
-
 int gw_get_grant(const char *body, size_t len, struct gw_grant *ret, size_t *ret_bundle)
 {
-	size_t line = 0;
-	json_t *root = load(body, len, &line);
+	size_t line = line_of(body, len);
+	json_t *root = load(body, line);
 	struct gw_grant grant = {0};
-	int err = take_pos(root, &grant.pos);
+	int err = root ? 0 : -EBADMSG;
 
-	if (!err)
-		err = take_number(json_object_get(root, "lease_ms"), 3600 * 1000, &grant.lease_ms);
-	if (!err)
-		err = take_waiting(root, &grant.waiting);
-	if (!err)
-		err = take_hex(root, "server", &grant.server);
-	if (!err)
-		err = take_sizes(root, len - line, &grant);
+	if (!err && (take_pos(root, "pos", &grant.pos) || take_int(root, "lease_ms", 1, LEASE_MAX_MS, &grant.lease_ms) ||
+		     take_u32(root, "waiting", &grant.waiting) || take_hex16(root, "server", &grant.server) ||
+		     take_sizes(root, "tx", len - line, &grant)))
+		err = -EBADMSG;
 	if (!err) {
 		*ret = grant;
 		*ret_bundle = line;
@@ -252,46 +273,41 @@ int gw_get_grant(const char *body, size_t len, struct gw_grant *ret, size_t *ret
 
 int gw_get_result(const char *body, size_t len, struct gw_result *ret)
 {
-	size_t line = 0;
-	json_t *root = load(body, len, &line);
-	const json_t *yield = json_object_get(root, "yield");
+	size_t line = line_of(body, len);
+	json_t *root = line == len ? load(body, line) : NULL;
 	struct gw_result result = {0};
 	char outcome[16];
-	int err = take_string(root, "outcome", outcome, sizeof outcome);
+	int err = root ? take_string(root, "outcome", outcome, sizeof outcome) : -EBADMSG;
 
-	if (!err && strcmp(outcome, "unknown") != 0 && strcmp(outcome, "committed") != 0)
+	if (!err && !strcmp(outcome, "unknown"))
+		result.unknown = true;
+	else if (!err && (strcmp(outcome, "committed") != 0 || take_pos(root, "pos", &result.pos) ||
+			  take_u32(root, "waiting", &result.waiting) || take_bool(root, "yield", &result.yield)))
 		err = -EBADMSG;
 	if (!err)
-		err = take_pos(root, &result.pos);
-	if (!err)
-		err = take_waiting(root, &result.waiting);
-	if (!err && (!json_is_boolean(yield) || line != len))
-		err = -EBADMSG;
-	if (!err) {
-		result.unknown = outcome[0] == 'u';
-		result.yield = json_is_true(yield);
 		*ret = result;
-	}
 	json_decref(root);
 	return err;
 }
 
 int gw_get_error(const char *body, size_t len, struct gw_error *ret)
 {
-	size_t line = 0;
-	json_t *root = load(body, len, &line);
-	const json_t *text = json_object_get(root, "text");
+	size_t line = line_of(body, len);
+	json_t *root = line == len ? load(body, line) : NULL;
 	struct gw_error error = {0};
 	char code[32];
-	int err = take_string(root, "error", code, sizeof code);
+	int err = root ? 0 : -EBADMSG;
 
-	if (!err && line != len)
+	if (!err &&
+	    (take_string(root, "error", code, sizeof code) || take_string(root, "text", error.text, sizeof error.text)))
 		err = -EBADMSG;
 	if (!err) {
 		error.code = gw_code_by_name(code);
-		snprintf(error.text, sizeof error.text, "%s", json_is_string(text) ? json_string_value(text) : "");
-		*ret = error;
+		if (error.code == GW_OK)
+			err = -EBADMSG;
 	}
+	if (!err)
+		*ret = error;
 	json_decref(root);
 	return err;
 }

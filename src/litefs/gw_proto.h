@@ -17,7 +17,8 @@
  *   /tx    {"litefwd":1,"outcome":"committed","pos":"P","waiting":2,"yield":true}   or, status 500, "outcome":"unknown"
  *   error  {"litefwd":1,"error":CODE,"text":"for people"}; codes below, with their HTTP status. Nothing was changed.
  *
- * Pure. Threads: any. Errors: -EBADMSG what is not this protocol (version included), -ENOMEM; outputs unchanged.
+ * A lease begins when its answer is made; C and texts are printable ASCII without quotes and backslashes.
+ * Pure. Threads: any. Errors: -EBADMSG what is not this protocol (version included; no memory to decode it, too); outputs unchanged.
  */
 #ifndef LITEFWD_LITEFS_GW_PROTO_H
 #define LITEFWD_LITEFS_GW_PROTO_H
@@ -33,6 +34,7 @@
 #define GW_BUNDLE_MAX ((size_t)1 << 20) /* ... and bytes of all of them */
 #define GW_LINE_MAX 4096 /* the JSON line, newline included */
 #define GW_LEASE_MS 5000
+#define GW_POS_SIZE 34 /* a position as text, terminator included */
 
 enum gw_code {
 	GW_OK,
@@ -90,9 +92,9 @@ size_t gw_put_error(enum gw_code code, const char *text, char *ret);
 
 /* "TXID-CHECKSUM" of a query: 33 characters. */
 int gw_parse_pos(const char *text, struct pos *ret);
-void gw_format_pos(struct pos pos, char ret[34]);
+void gw_format_pos(struct pos pos, char ret[GW_POS_SIZE]);
 
-/* ---- the client's half: body is all of an answer's. ---- */
+/* ---- the client's half: body is all of an answer's; the status is for the caller to compare with gw_code_status(). ---- */
 int gw_get_info(const char *body, size_t len, struct gw_info *ret);
 /* *ret_bundle: offset of the first LTX; the sizes are checked against len. */
 int gw_get_grant(const char *body, size_t len, struct gw_grant *ret, size_t *ret_bundle);
