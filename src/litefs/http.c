@@ -61,6 +61,8 @@ struct http {
 	int64_t start_ns;
 	int cb_error; /* what one of our callbacks ended the call with */
 	bool bad_server_id;
+	unsigned auth_count;
+	struct curl_slist extra; /* the request's own header, before all the others */
 };
 
 int http_global_init(void)
@@ -261,6 +263,17 @@ static void take_date(struct http_answer *answer, const char *value, size_t len)
 		answer->date_ms = (int64_t)t * 1000;
 }
 
+static void take_auth(struct http *http, const char *value, size_t len)
+{
+	char *ret = http->answer->auth;
+
+	ret[0] = 0;
+	if (http->auth_count++ || len >= sizeof http->answer->auth)
+		return;
+	memcpy(ret, value, len);
+	ret[len] = 0;
+}
+
 static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 {
 	struct http *http = ctx;
@@ -281,6 +294,8 @@ static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 		answer->status = (int)status;
 		answer->has_server_id = false;
 		http->bad_server_id = false;
+		http->auth_count = 0;
+		answer->auth[0] = 0;
 		answer->date_ms = 0;
 		answer->auth[0] = 0;
 		http->has_auth = false;
@@ -295,12 +310,7 @@ static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 	}
 	value = header_value(line, len, "Litefwd-Auth", &value_len);
 	if (value) {
-		answer->auth[0] = 0;
-		if (!http->has_auth && value_len < sizeof answer->auth) {
-			memcpy(answer->auth, value, value_len);
-			answer->auth[value_len] = 0;
-		}
-		http->has_auth = true;
+		take_auth(http, value, value_len);
 		return len;
 	}
 	value = header_value(line, len, "Date", &value_len);
@@ -427,14 +437,17 @@ const char *http_url(const struct http *http)
 
 static int set_request_options(struct http *http, const struct http_request *req)
 {
-	char url[URL_MAX + 1024];
+	char url[URL_MAX + 2048];
 	CURL *e = http->easy;
 	CURLcode code;
 	int n = snprintf(url, sizeof url, "%s%s", http->base, req->target);
 
 	if (n < 0 || (size_t)n >= sizeof url)
 		return -EINVAL;
-	code = curl_easy_setopt(e, CURLOPT_URL, url);
+	http->extra = (struct curl_slist){.data = (char *)(uintptr_t)req->header, .next = http->headers};
+	code = curl_easy_setopt(e, CURLOPT_HTTPHEADER, req->header ? &http->extra : http->headers);
+	if (!code)
+		code = curl_easy_setopt(e, CURLOPT_URL, url);
 	if (!code)
 		code = curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, req->method == HTTP_DELETE ? "DELETE" : NULL);
 	if (!code && req->method == HTTP_POST) {
@@ -578,7 +591,7 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 	http->headers_len = 0;
 	http->cb_error = 0;
 	http->bad_server_id = false;
-	http->has_auth = false;
+	http->auth_count = 0;
 	http->start_ns = 0;
 	if (http->body_cap > BODY_KEEP) {
 		free(http->body);
@@ -614,6 +627,7 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		describe(http, err);
 	if (err && ret->started)
 		http_disconnect(http); /* whatever libcurl thinks of it: no later call may find it */
+	curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, http->headers);
 	http->req = NULL;
 	http->answer = NULL;
 	return err;

@@ -45,6 +45,7 @@ enum http_method { HTTP_GET, HTTP_POST, HTTP_DELETE };
 struct http_request {
 	enum http_method method;
 	const char *target; /* "/path?query", encoded */
+	const char *header; /* one more line, whole; NULL: none */
 	int64_t deadline_ns; /* < 0: none */
 	size_t max_answer; /* a longer body is -EPROTO */
 	const char *header; /* one line more, borrowed; NULL: none */
@@ -65,16 +66,18 @@ struct http_request {
 	uint64_t serial;
 };
 
+#define HTTP_AUTH_MAX 160
+
 struct http_answer {
 	bool started; /* a connection was there and the request may have begun to leave; false: not one byte did */
 	bool reused; /* on a connection that was there before the call */
 	bool body_sent; /* the request's body has left, whole */
 	int status; /* 0: no answer */
-	const char *body; /* terminated by a 0 that is not counted; "" when there is none */
+	const char *body; /* any bytes, terminated by a 0 that is not counted; "" when there is none */
 	size_t len;
 	bool has_server_id; /* exactly one well-formed Litefs-Id */
 	uint64_t server_id;
-	char auth[HTTP_AUTH_MAX]; /* Litefwd-Auth; "" without, or when there are several */
+	char auth[HTTP_AUTH_MAX]; /* Litefwd-Auth; "": none, more than one, or too long */
 	int64_t date_ms; /* Date header, ms since 1970; 0: none */
 	int64_t elapsed_ns; /* from the first byte that could leave to the end of the answer */
 };

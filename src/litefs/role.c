@@ -133,7 +133,7 @@ static void set_role(struct role *role, bool is_primary, const char *hostname)
 	snprintf(next->primary_hostname, sizeof next->primary_hostname, "%s", hostname);
 	next->kind = resolve(role) || hostname[0] ? ROLE_REPLICA : ROLE_UNKNOWN;
 	if (next->kind == ROLE_REPLICA && role->config.gateway_url &&
-	    role_expand_url(role->config.gateway_url, next->primary_hostname, next->gateway_url, sizeof next->gateway_url) != 0)
+	    role_expand_url(role->config.gateway_url, hostname, next->gateway_url, sizeof next->gateway_url))
 		next->gateway_url[0] = 0;
 }
 
@@ -315,6 +315,7 @@ int role_start(const struct role_config *config, struct role **ret)
 	int err;
 
 	if (!url_is_base(config->litefs_url) || !source_is_usable(config->primary_url) ||
+	    !source_is_usable(config->gateway_url) ||
 	    (!config->primary_url && !source_is_usable(config->lease_url)))
 		return -EINVAL;
 	role = calloc(1, sizeof *role);

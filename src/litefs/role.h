@@ -31,7 +31,7 @@ struct role_state {
 	bool local_alive; /* the local LiteFS answers */
 	char primary_hostname[256]; /* on a replica; "" when unknown */
 	char primary_url[512]; /* on a replica; "" when it cannot be resolved */
-	char gateway_url[512]; /* on a replica, where its litefwd answers; "": none is configured */
+	char gateway_url[512]; /* the primary's litefwd, on a replica; "" when not configured, or it cannot be resolved */
 	char cluster_id[64]; /* of the local LiteFS */
 	char path[4096]; /* its data directory */
 	uint64_t server_id; /* its Litefs-Id */

@@ -1,13 +1,15 @@
 /*
  * The primary's litefwd, which answers for its LiteFS (gw_proto.h).
  *
- *   begin   (GET /info, once per role epoch: version, nonce, is it the primary of our cluster)
- *           POST /halt, one that waits in the queue there; its answer brings what we lack
- *   renew   POST /halt with the same id
+ *   begin   (GET /info, once per role epoch and connection: it must be the primary of our cluster)
+ *           POST /halt, one question that waits in the gateway's queue; the answer brings what we lack
+ *   renew   POST /halt with the same id, which must find the position unchanged
  *   commit  POST /tx, once, whole
- *   end     DELETE /halt; what could not be told ends with the lease
+ *   end     DELETE /halt, once; a lease that could not be ended ends by itself
  *
- * Unlike HALT this lock needs no margin: whoever comes after its end is told so, and nothing was changed.
+ * Only /info opens connections: whatever else goes over one on which the gateway has said who it is, so no request is
+ * repeated by libcurl, and none is signed for another gateway's nonce. Nothing depends on a lease's end being known to the
+ * nanosecond: the gateway checks it, and the position, at each call.
  */
 #include "litefs/upstream.h"
 
@@ -28,136 +30,63 @@
 #include "litefs/upload_rate.h"
 #include "litefs/url.h"
 
-#define INFO_TIMEOUT_NS (2 * NS_PER_S)
-#define END_TIMEOUT_NS NS_PER_S
-#define RENEW_TIMEOUT_NS (2 * NS_PER_S)
-/* For the answer to a begin that has waited its time out. */
-#define ANSWER_SPARE_NS NS_PER_S
-#define WAIT_MAX_MS 30000
-#define TARGET_MAX 1200
+#define INFO_TIMEOUT_MS 2000
+#define END_TIMEOUT_MS 1000
+#define ANSWER_SLACK_NS (2 * NS_PER_S) /* what the gateway may take beyond the wait that it was allowed */
+#define RENEW_SLACK_NS (2 * NS_PER_S)
+#define TARGET_MAX 1536
+#define HASH_CHUNK (64 * 1024)
 
-struct gateway_client {
+struct conn {
+	struct http *http; /* NULL until the gateway's URL is known */
+	uint64_t caller, counter; /* of gw_auth */
+};
+
+struct gateway {
 	struct upstream base;
-	struct http *http; /* NULL until the URL is known */
-	struct http *side; /* for an end after an aborted or broken call */
-	char url[512];
-	uint64_t epoch; /* role epoch in which `info` was asked; 0: not */
+	struct conn main, side; /* side: the end of what main can no longer tell */
+	char url[URL_MAX];
+	char error[200]; /* of the last call, for the log */
+	uint64_t epoch, serial; /* role's and main's connection, for which `info` was asked; epoch 0: not */
 	struct gw_info info;
-	uint64_t caller, side_caller, counter;
-	char cluster[64];
+	struct gw_secret none;
+
 	bool held;
 	uint64_t id;
-	struct pos pos; /* where it stands, while held */
-	int64_t hold_until_ns, renew_at_ns;
+	struct pos pos;
+	struct gw_grant grant;
+	uint8_t *bundle; /* of the grant */
 	bool yield;
+	int64_t hold_until_ns, renew_at_ns;
+
 	int64_t rtt_ns;
 	struct upload_rate rate;
-	uint64_t tx_size[GW_TX_MAX];
 	_Atomic(struct http *) in_call; /* for abort */
 	atomic_bool aborted;
 };
 
-static struct log_limit limit_away, limit_error;
+static struct log_limit limit_unreachable, limit_refused;
 
-static struct gateway_client *to_client(const struct upstream *up)
+static struct gateway *to_gateway(const struct upstream *up)
 {
-	return (struct gateway_client *)up;
+	return (struct gateway *)up;
 }
 
-/* ---- one call ---- */
-
-struct call {
-	enum http_method method;
-	char target[TARGET_MAX];
-	int64_t deadline_ns;
-	bool side;
-	bool no_open;
-	struct upstream_body *body;
-	char body_hash[65]; /* "": an empty body */
-	size_t max_answer;
-	/* results */
-	struct http_answer answer;
-	enum gw_code code; /* of an answer that is not 200 */
-	bool authentic;
-	char text[256];
-};
-
-static void body_sent(void *ctx)
+static const struct gw_secret *secret_of(const struct gateway *g)
 {
-	struct upstream_body *body = ctx;
-
-	if (body->tx->sent)
-		body->tx->sent(body->tx->ctx);
+	return g->base.config.gw_secret ? g->base.config.gw_secret : &g->none;
 }
 
-static bool has_secret(const struct gateway_client *g)
+static int fail(struct gateway *g, int err, const char *text)
 {
-	return g->base.config.gw_secret && g->base.config.gw_secret->len;
+	log_clean(g->error, sizeof g->error, text);
+	return err;
 }
 
-/* 0: an authentic answer of the protocol, be it an error (call->code); else as http_call(), or -EPROTO, -EACCES. */
-static int do_call(struct gateway_client *g, struct call *call)
-{
-	static const char *const methods[] = {[HTTP_GET] = "GET", [HTTP_POST] = "POST", [HTTP_DELETE] = "DELETE"};
-	struct http *http = call->side ? g->side : g->http;
-	char header[GW_AUTH_VALUE_MAX + 32], value[GW_AUTH_VALUE_MAX], mac[GW_MAC_HEX], hash[65];
-	struct http_request req = {
-		.method = call->method,
-		.target = call->target,
-		.deadline_ns = call->deadline_ns,
-		.max_answer = call->max_answer ? call->max_answer : GW_LINE_MAX,
-		.no_open = call->no_open,
-	};
-	bool sign = has_secret(g) && g->info.nonce[0];
-	struct gw_error error;
-	int err;
+/* ---- calls ---- */
 
-	if (call->body) {
-		req.size = call->body->tx->size;
-		req.read = upstream_body_read;
-		req.sent = body_sent;
-		req.ctx = call->body;
-	}
-	if (sign) {
-		if (!call->body_hash[0])
-			gw_hash_once("", 0, call->body_hash);
-		err = gw_auth_request(g->base.config.gw_secret, methods[call->method], call->target, call->body_hash, g->info.nonce,
-				      call->side ? g->side_caller : g->caller, ++g->counter, value, mac);
-		if (err)
-			return err;
-		snprintf(header, sizeof header, GW_AUTH_HEADER ": %s", value);
-		req.header = header;
-	}
-	call->code = GW_OK;
-	snprintf(call->text, sizeof call->text, "%s", "");
-	err = http_call(http, &req, &call->answer);
-	if (err) {
-		log_clean(call->text, sizeof call->text, http_error(http));
-		return err;
-	}
-	if (sign) {
-		gw_hash_once(call->answer.body, call->answer.len, hash);
-		err = gw_auth_check_answer(g->base.config.gw_secret, mac, call->answer.status, hash,
-					   call->answer.auth[0] ? call->answer.auth : NULL);
-		/* Who does not know our nonce any more (it was restarted) or our secret cannot sign; it changed nothing, if it says so. */
-		call->authentic = !err;
-		if (err && call->answer.status != 401) {
-			snprintf(call->text, sizeof call->text, "an answer that is not authentic");
-			return -EACCES;
-		}
-	}
-	if (call->answer.status == 200)
-		return 0;
-	if (gw_get_error(call->answer.body, call->answer.len, &error) != 0) {
-		snprintf(call->text, sizeof call->text, "HTTP status %d, not a gateway's answer", call->answer.status);
-		return -EPROTO;
-	}
-	call->code = error.code;
-	log_clean(call->text, sizeof call->text, error.text);
-	return 0;
-}
-
-static void note_rtt(struct gateway_client *g, const struct http_answer *answer, bool may_wait)
+/* Smoothed like TCP's, as api.c does it. may_wait: only a lower sample says something. */
+static void note_rtt(struct gateway *g, const struct http_answer *answer, bool may_wait)
 {
 	int64_t ns = answer->elapsed_ns;
 
@@ -171,25 +100,67 @@ static void note_rtt(struct gateway_client *g, const struct http_answer *answer,
 	}
 }
 
-static int make_target(struct gateway_client *g, const char *path, struct call *call)
+/*
+ * One signed call. 0: an answer, and it is the gateway's. -EKEYREJECTED: one that is not. Else as http_call().
+ * body_hex NULL: of no body.
+ */
+static int call(struct gateway *g, struct conn *conn, struct http_request *req, const char *body_hex, struct http_answer *answer)
 {
-	char escaped[NAME_DB_MAX * 3 + 1];
+	static const char *const methods[] = {[HTTP_GET] = "GET", [HTTP_POST] = "POST", [HTTP_DELETE] = "DELETE"};
+	const struct gw_secret *secret = secret_of(g);
+	char value[GW_AUTH_VALUE_MAX], mac[GW_MAC_HEX], hash[65] = "";
+	char header[sizeof GW_AUTH_HEADER + 2 + GW_AUTH_VALUE_MAX];
+	int err;
 
-	if (url_escape(g->base.config.name, escaped, sizeof escaped))
-		return -EINVAL;
-	snprintf(call->target, sizeof call->target, "%s?v=%d&name=%s&id=%" PRIu64, path, GW_VERSION, escaped, g->id);
+	memset(answer, 0, sizeof *answer);
+	g->error[0] = 0;
+	if (!body_hex) {
+		if (secret->len)
+			gw_hash_once("", 0, hash);
+		body_hex = hash;
+	}
+	err = gw_auth_request(secret, methods[req->method], req->target, body_hex, g->info.nonce, conn->caller, ++conn->counter, value,
+			      mac);
+	if (err)
+		return fail(g, err, "cannot sign");
+	snprintf(header, sizeof header, GW_AUTH_HEADER ": %s", value);
+	req->header = value[0] ? header : NULL;
+	err = http_call(conn->http, req, answer);
+	if (err)
+		return fail(g, err, http_error(conn->http));
+	if (secret->len)
+		gw_hash_once(answer->body, answer->len, hash);
+	if (gw_auth_check_answer(secret, mac, answer->status, hash, answer->auth[0] ? answer->auth : NULL))
+		return fail(g, -EKEYREJECTED, answer->status == 401 ? "it refuses our secret" : "its answer is not authentic");
 	return 0;
 }
 
-/* ---- begin ---- */
+/* The error that an answer is, if it is one of the protocol's and its status says the same. */
+static int error_of(struct gateway *g, const struct http_answer *answer, struct gw_error *ret)
+{
+	struct gw_error error;
 
-static int set_url(struct gateway_client *g, const char *url)
+	if (gw_get_error(answer->body, answer->len, &error) || gw_code_status(error.code) != answer->status)
+		return fail(g, -EBADMSG, "its answer is not a gateway's of this version");
+	fail(g, 0, error.text);
+	*ret = error;
+	return 0;
+}
+
+static void log_unreachable(struct gateway *g)
+{
+	if (log_allow(&limit_unreachable, 10000))
+		log_warn("gateway_unreachable", "db=%s url=%s error=\"%s\" do=\"check gateway= and gateway_secret= of the primary's "
+			 "litefwd and gateway_url= here; LiteFS' HALT is used meanwhile\"", g->base.config.name, g->url, g->error);
+}
+
+static int set_url(struct gateway *g, const char *url)
 {
 	struct http *http = NULL, *side = NULL;
 	char id_header[64];
 	int err;
 
-	if (g->http && !strcmp(g->url, url))
+	if (g->main.http && !strcmp(g->url, url))
 		return 0;
 	snprintf(id_header, sizeof id_header, "Litefs-Id: %016" PRIX64, g->base.config.node_id);
 	err = http_new(url, id_header, &http);
@@ -199,10 +170,10 @@ static int set_url(struct gateway_client *g, const char *url)
 		http_free(http);
 		return err;
 	}
-	http_free(g->http);
-	http_free(g->side);
-	g->http = http;
-	g->side = side;
+	http_free(g->main.http);
+	http_free(g->side.http);
+	g->main = (struct conn){.http = http, .caller = random_u64()};
+	g->side = (struct conn){.http = side, .caller = random_u64()};
 	g->epoch = 0;
 	g->rtt_ns = 0;
 	g->rate = (struct upload_rate){0};
@@ -210,210 +181,296 @@ static int set_url(struct gateway_client *g, const char *url)
 	return 0;
 }
 
-static void say_away(struct gateway_client *g, const char *text)
+/* Asks who is there, on a new connection where there is none. Errors as begin's. */
+static int ask_info(struct gateway *g, const struct role_state *role)
 {
-	if (log_allow(&limit_away, 10000))
-		log_warn("gateway_away", "db=%s url=%s error=\"%s\" do=\"check the primary's litefwd (gateway=) and gateway_url=; writes go "
-			 "by LiteFS' HALT lock meanwhile\"", g->base.config.name, g->url, text);
-}
-
-static int ask_info(struct gateway_client *g, const struct role_state *role)
-{
-	struct call call = {.method = HTTP_GET, .target = "/info", .deadline_ns = clock_now_ns() + INFO_TIMEOUT_NS};
+	struct http_request req = {.method = HTTP_GET, .target = "/info", .max_answer = GW_LINE_MAX,
+				   .deadline_ns = clock_now_ns() + INFO_TIMEOUT_MS * NS_PER_MS};
+	struct http_answer answer;
 	struct gw_info info;
 	int err;
 
-	g->info.nonce[0] = 0; /* this one is not signed */
-	err = do_call(g, &call);
+	g->epoch = 0;
+	err = http_call(g->main.http, &req, &answer);
 	if (err == -ECANCELED)
 		return err;
-	if (!err && call.code == GW_OK && gw_get_info(call.answer.body, call.answer.len, &info) != 0) {
-		snprintf(call.text, sizeof call.text, "not a gateway, or of another version");
-		err = -EPROTO;
-	}
-	if (err || call.code != GW_OK) {
-		say_away(g, call.text);
+	if (err)
+		fail(g, err, http_error(g->main.http));
+	else if (answer.status != 200 || gw_get_info(answer.body, answer.len, &info))
+		err = fail(g, -EBADMSG, "no gateway of this version answers there");
+	else if (role->cluster_id[0] && info.cluster[0] && strcmp(role->cluster_id, info.cluster) != 0)
+		err = fail(g, -EBADMSG, "it is of another cluster");
+	if (err) {
+		log_unreachable(g);
 		return -ENOTSUP;
 	}
-	note_rtt(g, &call.answer, false);
-	if (role->cluster_id[0] && info.cluster[0] && strcmp(role->cluster_id, info.cluster) != 0) {
-		say_away(g, "it is of another cluster");
-		return -ENOTSUP;
-	}
-	if (!info.is_primary)
-		return -ENOTSUP; /* it may not have heard of it yet; HALT asks LiteFS itself */
+	note_rtt(g, &answer, false);
 	g->info = info;
+	if (!info.is_primary) {
+		if (log_allow(&limit_refused, 10000))
+			log_warn("gateway_not_the_primary", "db=%s url=%s do=\"check gateway_url=\"", g->base.config.name, g->url);
+		return -EHOSTUNREACH;
+	}
 	g->epoch = role->epoch;
-	snprintf(g->cluster, sizeof g->cluster, "%s", role->cluster_id);
+	g->serial = http_serial(g->main.http);
 	return 0;
 }
 
-static void note_lease(struct gateway_client *g, int64_t lease_ms)
+static bool info_is_fresh(const struct gateway *g, const struct role_state *role)
 {
-	int64_t now = clock_now_ns();
-
-	g->hold_until_ns = now - g->rtt_ns + lease_ms * NS_PER_MS;
-	g->renew_at_ns = now - g->rtt_ns + lease_ms * NS_PER_MS / 3;
+	return g->epoch == role->epoch && g->serial == http_serial(g->main.http);
 }
 
-static int begin_error(struct gateway_client *g, const struct call *call)
+static int make_target(const struct gateway *g, const char *path, uint64_t id, char *ret)
 {
-	switch (call->code) {
+	char name[NAME_DB_MAX * 3 + 1];
+
+	if (!name_is_database(g->base.config.name) || url_escape(g->base.config.name, name, sizeof name))
+		return -EINVAL;
+	snprintf(ret, TARGET_MAX, "%s?v=%d&name=%s&id=%" PRIu64, path, GW_VERSION, name, id);
+	return 0;
+}
+
+/* ---- end ---- */
+
+/* One try: main where it can still tell, or a connection of its own. What is not told expires there. */
+static void tell_end(struct gateway *g, bool over_main)
+{
+	char target[TARGET_MAX];
+	struct http_request req = {.method = HTTP_DELETE, .target = target, .max_answer = GW_LINE_MAX, .no_open = true,
+				   .deadline_ns = clock_now_ns() + END_TIMEOUT_MS * NS_PER_MS};
+	struct http_answer answer;
+	int err = -ENOTCONN;
+
+	if (make_target(g, "/halt", g->id, target))
+		return;
+	if (over_main) {
+		err = call(g, &g->main, &req, NULL, &answer);
+		if (!err)
+			note_rtt(g, &answer, false);
+	}
+	if (err == -ENOTCONN) {
+		req.no_open = false;
+		call(g, &g->side, &req, NULL, &answer);
+	}
+}
+
+static void forget(struct gateway *g)
+{
+	g->held = false;
+	g->hold_until_ns = g->renew_at_ns = 0;
+	g->yield = false;
+}
+
+static void gateway_end(struct upstream *up)
+{
+	struct gateway *g = to_gateway(up);
+
+	if (!g->held)
+		return;
+	forget(g);
+	tell_end(g, !atomic_load(&g->aborted));
+}
+
+/* ---- begin and renew ---- */
+
+static int errno_of_code(enum gw_code code)
+{
+	switch (code) {
 	case GW_BUSY:
 	case GW_LIMIT:
 		return -EAGAIN;
 	case GW_NOT_PRIMARY:
-		g->epoch = 0;
 		return -EHOSTUNREACH;
-	case GW_AUTH: /* restarted: another nonce; or another secret */
-		g->epoch = 0;
-		say_away(g, call->text);
-		return -ENOTSUP;
-	case GW_UNSUPPORTED:
-		return -ENOTSUP;
 	default:
-		say_away(g, call->text);
 		return -ENOTSUP;
 	}
 }
 
-static void send_end(struct gateway_client *g, bool side)
+/* POST /halt for g->id. *ret_left: the question, or its answer, may have left something held there. */
+static int ask_halt(struct gateway *g, const struct role_state *role, struct pos have, int64_t wait_ns, int64_t slack_ns,
+		    struct http_answer *answer, size_t *ret_bundle, bool *ret_left)
 {
-	struct call call = {.method = HTTP_DELETE, .side = side, .deadline_ns = clock_now_ns() + END_TIMEOUT_NS};
+	char target[TARGET_MAX], cluster[sizeof role->cluster_id * 3], pos[GW_POS_SIZE];
+	struct http_request req = {.method = HTTP_POST, .target = target, .max_answer = GW_LINE_MAX + GW_BUNDLE_MAX, .no_open = true};
+	struct gw_error error;
+	int64_t wait_ms = wait_ns > 0 ? wait_ns / NS_PER_MS : 0;
+	size_t n;
+	int err;
 
-	if (make_target(g, "/halt", &call) == 0)
-		do_call(g, &call);
-}
-
-/* POST /halt: a new lock, or what is held, for longer. */
-static int halt(struct gateway_client *g, struct pos have, int64_t wait_ms, int64_t deadline_ns, struct gw_grant *ret, const uint8_t **ret_ltx)
-{
-	struct call call = {.method = HTTP_POST, .deadline_ns = deadline_ns, .max_answer = GW_LINE_MAX + GW_BUNDLE_MAX};
-	char pos[34], cluster[sizeof g->cluster * 3 + 1];
-	size_t offset = 0, len;
-	int err = make_target(g, "/halt", &call);
-
-	if (!err && url_escape(g->cluster, cluster, sizeof cluster))
-		err = -EINVAL;
-	if (err)
-		return err;
+	*ret_left = false;
+	answer->started = false;
+	if (make_target(g, "/halt", g->id, target) || url_escape(role->cluster_id, cluster, sizeof cluster))
+		return -ENOTSUP;
 	gw_format_pos(have, pos);
-	len = strlen(call.target);
-	snprintf(call.target + len, sizeof call.target - len, "&pos=%s&wait=%" PRId64 "&peer=%016" PRIx64 "&cluster=%s", pos, wait_ms,
+	n = strlen(target);
+	snprintf(target + n, sizeof target - n, "&pos=%s&wait=%" PRId64 "&peer=%016" PRIx64 "&cluster=%s", pos, wait_ms,
 		 g->base.config.node_id, cluster);
-	err = do_call(g, &call);
-	if (!err && call.code != GW_OK)
-		return begin_error(g, &call);
-	if (!err && gw_get_grant(call.answer.body, call.answer.len, ret, &offset) != 0)
-		err = -EPROTO;
-	if (err == -ENOTCONN || err == -EINVAL) {
+	req.deadline_ns = clock_now_ns() + wait_ms * NS_PER_MS + slack_ns + g->rtt_ns;
+	err = call(g, &g->main, &req, NULL, answer);
+	if (err && !answer->started)
+		return err;
+	*ret_left = true;
+	if (err) {
 		g->epoch = 0;
-		say_away(g, call.text);
-		return -ENOTSUP;
+		if (err == -EPROTO || err == -EKEYREJECTED) {
+			log_unreachable(g);
+			return -ENOTSUP;
+		}
+		return err == -ECANCELED ? err : err == -ETIMEDOUT ? -EAGAIN : -EHOSTUNREACH;
 	}
-	if (err) { /* it may be held, or be had in a moment */
+	if (answer->status == 200 && gw_get_grant(answer->body, answer->len, &g->grant, ret_bundle) == 0) {
+		note_rtt(g, answer, true);
+		return 0;
+	}
+	if (answer->status == 200)
+		err = fail(g, -EBADMSG, "its answer is not a gateway's of this version");
+	else
+		err = error_of(g, answer, &error);
+	if (!err) { /* nothing is held */
+		*ret_left = false;
+		err = errno_of_code(error.code);
+	} else {
+		err = -ENOTSUP;
+	}
+	if (err != -EAGAIN)
 		g->epoch = 0;
-		if (err != -ECANCELED)
-			say_away(g, call.text[0] ? call.text : "malformed answer");
-		send_end(g, true);
-		return err == -ECANCELED ? err : err == -ETIMEDOUT ? -EAGAIN : -ENOTSUP;
-	}
-	note_rtt(g, &call.answer, true);
-	*ret_ltx = (const uint8_t *)call.answer.body + offset;
+	if (err == -ENOTSUP && (*ret_left || error.code != GW_UNSUPPORTED))
+		log_unreachable(g);
+	return err;
+}
+
+/* A lease of which `since` is not before its beginning's earliest time. */
+static void note_lease(struct gateway *g, int64_t since_ns)
+{
+	int64_t lease_ns = g->grant.lease_ms * NS_PER_MS;
+
+	g->hold_until_ns = since_ns + lease_ns;
+	g->renew_at_ns = since_ns + lease_ns / 3;
+}
+
+static int keep_bundle(struct gateway *g, const struct http_answer *answer, size_t offset)
+{
+	size_t len = answer->len - offset;
+
+	free(g->bundle);
+	g->bundle = NULL;
+	if (!len)
+		return 0;
+	g->bundle = malloc(len);
+	if (!g->bundle)
+		return -ENOMEM;
+	memcpy(g->bundle, answer->body + offset, len);
 	return 0;
 }
 
-static int begin(struct gateway_client *g, const struct role_state *role, struct pos have, int64_t until_ns, struct upstream_grant *ret)
+static int begin(struct gateway *g, const struct role_state *role, struct pos have, int64_t until_ns)
 {
-	struct gw_grant grant;
-	int64_t wait_ms;
-	int err = g->epoch == role->epoch ? 0 : ask_info(g, role);
+	struct http_answer answer;
+	bool left = false;
+	size_t offset = 0;
+	int err = 0;
 
-	if (err)
-		return err;
-	wait_ms = (until_ns - clock_now_ns()) / NS_PER_MS;
-	if (wait_ms < 0)
-		return -EAGAIN;
-	if (wait_ms > WAIT_MAX_MS)
-		wait_ms = WAIT_MAX_MS;
 	g->id = random_u64() >> 1;
-	g->id += !g->id;
-	err = halt(g, have, wait_ms, until_ns + ANSWER_SPARE_NS + 2 * g->rtt_ns, &grant, &ret->ltx);
-	if (err)
-		return err;
-	g->held = true;
+	g->id = g->id ? g->id : 1;
+	/* Twice: a kept connection may turn out to be gone, and then nothing has been asked. */
+	for (int i = 0; i < 2; i++) {
+		if (i || !info_is_fresh(g, role))
+			err = ask_info(g, role);
+		if (err)
+			return err;
+		err = ask_halt(g, role, have, until_ns - clock_now_ns(), ANSWER_SLACK_NS, &answer, &offset, &left);
+		if (left || err != -ENOTCONN)
+			break;
+	}
+	if (!err)
+		err = keep_bundle(g, &answer, offset);
+	if (err) {
+		if (left)
+			tell_end(g, false);
+		return err == -ENOTCONN ? -EHOSTUNREACH : err;
+	}
+	note_lease(g, clock_now_ns() - g->rtt_ns);
+	g->pos = g->grant.pos;
 	g->yield = false;
-	g->pos = grant.pos;
-	note_lease(g, grant.lease_ms);
-	memcpy(g->tx_size, grant.tx_size, sizeof g->tx_size);
-	ret->pos = grant.pos;
-	ret->tx_count = grant.tx_count;
-	ret->tx_size = g->tx_size;
+	g->held = true;
 	return 0;
 }
 
 static int gateway_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
 {
-	struct gateway_client *g = to_client(up);
+	struct gateway *g = to_gateway(up);
 	struct role_state *role = malloc(sizeof *role);
 	int err;
 
 	if (!role)
 		return -ENOMEM;
+	gateway_end(up);
 	atomic_store(&g->aborted, false);
 	role_get(up->config.role, role);
-	err = role->kind == ROLE_REPLICA && role->gateway_url[0] ? set_url(g, role->gateway_url) : -ENOTSUP;
+	err = role->gateway_url[0] ? set_url(g, role->gateway_url) : -ENOTSUP;
 	if (!err) {
-		http_clear_abort(g->http);
-		atomic_store(&g->in_call, g->http);
-		err = atomic_load(&g->aborted) ? -ECANCELED : begin(g, role, have, until_ns, ret);
+		http_clear_abort(g->main.http);
+		atomic_store(&g->in_call, g->main.http);
+		err = atomic_load(&g->aborted) ? -ECANCELED : begin(g, role, have, until_ns);
 		atomic_store(&g->in_call, NULL);
 	}
 	free(role);
+	if (!err)
+		*ret = (struct upstream_grant){.pos = g->grant.pos, .tx_count = g->grant.tx_count, .tx_size = g->grant.tx_size,
+					       .ltx = g->bundle};
 	return err;
 }
 
+/* Only on the connection and in the role that it was begun in: elsewhere it is not held. */
 static int gateway_renew(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
 {
-	struct gateway_client *g = to_client(up);
-	int64_t deadline_ns = clock_now_ns() + RENEW_TIMEOUT_NS;
-	struct gw_grant grant;
-	const uint8_t *ltx;
+	struct gateway *g = to_gateway(up);
+	struct role_state *role;
+	struct http_answer answer;
+	int64_t sent_ns = clock_now_ns(), slack_ns = until_ns - sent_ns;
+	size_t offset;
+	bool left = true;
 	int err;
 
 	if (!g->held)
-		return -EHOSTUNREACH;
-	if (deadline_ns > until_ns)
-		deadline_ns = until_ns;
-	atomic_store(&g->in_call, g->http);
-	err = halt(g, g->pos, 0, deadline_ns, &grant, &ltx);
+		return -EAGAIN;
+	role = malloc(sizeof *role);
+	if (!role)
+		return -ENOMEM;
+	role_get(up->config.role, role);
+	atomic_store(&g->in_call, g->main.http);
+	err = info_is_fresh(g, role) ? 0 : ask_info(g, role);
+	if (!err)
+		err = ask_halt(g, role, g->pos, 0, slack_ns < RENEW_SLACK_NS ? slack_ns : RENEW_SLACK_NS, &answer, &offset, &left);
 	atomic_store(&g->in_call, NULL);
-	if (!err && !pos_equal(grant.pos, g->pos)) { /* another lock, had anew by this id */
-		send_end(g, true);
-		err = -EHOSTUNREACH;
-	}
+	free(role);
+	if (!err && (g->grant.tx_count || !pos_equal(g->grant.pos, g->pos)))
+		err = -EAGAIN; /* it had expired, and others wrote */
 	if (err) {
-		g->held = false;
-		return err == -ENOTSUP ? -EHOSTUNREACH : err;
+		gateway_end(up);
+		return err == -ENOTCONN ? -EHOSTUNREACH : err;
 	}
-	note_lease(g, grant.lease_ms);
-	*ret_pos = grant.pos;
+	note_lease(g, sent_ns);
+	*ret_pos = g->pos;
 	return 0;
 }
 
 /* ---- commit ---- */
 
-static int hash_body(const struct upstream_tx *tx, char ret_hex[65])
+/* The hash goes before the body: it is read twice. */
+static int hash_tx(const struct upstream_tx *tx, char ret_hex[65])
 {
-	uint8_t *buf = malloc(65536);
 	struct gw_hash *hash = NULL;
+	uint8_t *buf = malloc(HASH_CHUNK);
 	uint64_t offset = 0;
-	ptrdiff_t n = 0;
 	int err = buf ? gw_hash_new(&hash) : -ENOMEM;
 
 	while (!err && offset < tx->size) {
-		n = tx->read_at(tx->ctx, buf, 65536, offset);
-		if (n <= 0) {
+		uint64_t want = tx->size - offset < HASH_CHUNK ? tx->size - offset : HASH_CHUNK;
+		ptrdiff_t n = tx->read_at(tx->ctx, buf, (size_t)want, offset);
+
+		if (n <= 0 || (uint64_t)n > want) {
 			err = n < 0 ? (int)n : -EIO;
 			break;
 		}
@@ -427,65 +484,116 @@ static int hash_body(const struct upstream_tx *tx, char ret_hex[65])
 	return err;
 }
 
-/* True: it is still the gateway that has given us the lock, and the next call goes over a connection that was just in use. */
-static bool is_connected(struct gateway_client *g)
+static void body_sent(void *ctx)
 {
-	struct call call = {.method = HTTP_GET, .target = "/info", .deadline_ns = clock_now_ns() + INFO_TIMEOUT_NS};
-	struct gw_info info;
+	struct upstream_body *body = ctx;
 
-	return do_call(g, &call) == 0 && call.code == GW_OK && gw_get_info(call.answer.body, call.answer.len, &info) == 0 &&
-	       info.server == g->info.server && !strcmp(info.nonce, g->info.nonce);
+	if (body->tx->sent)
+		body->tx->sent(body->tx->ctx);
 }
 
-static enum outcome outcome_of(struct gateway_client *g, const struct upstream_tx *tx, int err, struct call *call)
+static int send_once(struct gateway *g, const struct upstream_tx *tx, const char *hash, int64_t until_ns, struct http_answer *answer)
+{
+	char target[TARGET_MAX];
+	struct upstream_body body = {.tx = tx};
+	struct http_request req = {
+		.method = HTTP_POST,
+		.target = target,
+		.deadline_ns = until_ns,
+		.max_answer = GW_LINE_MAX,
+		.size = tx->size,
+		.read = upstream_body_read,
+		.sent = body_sent,
+		.ctx = &body,
+		.no_open = true,
+	};
+
+	memset(answer, 0, sizeof *answer);
+	if (make_target(g, "/tx", g->id, target))
+		return -EINVAL;
+	return call(g, &g->main, &req, hash, answer);
+}
+
+/* Not one byte sent: once more, over a connection of which the gateway has said that it is there. */
+static int send_tx(struct gateway *g, const struct upstream_tx *tx, const char *hash, int64_t until_ns, struct http_answer *answer)
+{
+	struct role_state *role;
+	int err = send_once(g, tx, hash, until_ns, answer);
+
+	if (answer->started || err != -ENOTCONN)
+		return err;
+	role = malloc(sizeof *role);
+	if (!role)
+		return -ENOMEM;
+	role_get(g->base.config.role, role);
+	err = ask_info(g, role);
+	free(role);
+	return err ? err : send_once(g, tx, hash, until_ns, answer);
+}
+
+/* Of an authentic answer. Every error of the protocol says that nothing was changed. */
+static enum outcome verdict(struct gateway *g, const struct upstream_tx *tx, const struct http_answer *answer)
 {
 	struct gw_result result;
+	struct gw_error error;
 
-	if (err)
-		return call->answer.started ? OUTCOME_UNKNOWN : OUTCOME_REFUSED;
-	if (call->code == GW_UNKNOWN || (call->code == GW_AUTH && !call->authentic))
-		return OUTCOME_UNKNOWN;
-	if (call->code != GW_OK) {
-		/* All of them say that nothing was changed. */
-		g->held = call->code != GW_NOT_HELD && call->code != GW_REFUSED && g->held;
-		return OUTCOME_REFUSED;
+	if (answer->status == 200) {
+		if (gw_get_result(answer->body, answer->len, &result) || result.unknown || !answer->body_sent) {
+			fail(g, 0, "its answer is not a gateway's of this version");
+			return OUTCOME_UNKNOWN;
+		}
+		if (!pos_equal(result.pos, tx->after)) {
+			fail(g, 0, "committed at another position");
+			return OUTCOME_UNKNOWN;
+		}
+		g->pos = tx->after;
+		g->yield = result.yield;
+		return OUTCOME_COMMITTED;
 	}
-	if (gw_get_result(call->answer.body, call->answer.len, &result) != 0 || result.unknown || !pos_equal(result.pos, tx->after))
+	if (answer->status == 500 && gw_get_result(answer->body, answer->len, &result) == 0) {
+		fail(g, 0, "the gateway does not know");
 		return OUTCOME_UNKNOWN;
-	g->yield = result.yield;
-	g->pos = result.pos;
-	note_lease(g, GW_LEASE_MS);
-	return OUTCOME_COMMITTED;
+	}
+	if (error_of(g, answer, &error) || error.code == GW_UNKNOWN)
+		return OUTCOME_UNKNOWN;
+	return OUTCOME_REFUSED;
 }
 
 static enum outcome gateway_commit(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns)
 {
-	struct gateway_client *g = to_client(up);
-	struct upstream_body body = {.tx = tx};
-	struct call call = {.method = HTTP_POST, .deadline_ns = until_ns, .body = &body, .no_open = true};
-	int64_t start = clock_now_ns();
+	struct gateway *g = to_gateway(up);
+	struct http_answer answer = {0};
+	int64_t start = clock_now_ns(), now;
+	char hash[65] = "";
 	enum outcome outcome;
-	int err;
+	int err = 0;
 
-	if (!g->held || make_target(g, "/tx", &call) != 0 || (has_secret(g) && hash_body(tx, call.body_hash) != 0))
+	if (!g->held || tx->size == 0 || tx->size > INT64_MAX)
 		return OUTCOME_REFUSED;
-	atomic_store(&g->in_call, g->http);
-	err = do_call(g, &call);
-	if (err == -ENOTCONN && !call.answer.started && is_connected(g)) { /* not one byte has left */
-		body.offset = 0;
-		err = do_call(g, &call);
+	g->yield = false;
+	if (secret_of(g)->len)
+		err = hash_tx(tx, hash);
+	if (err) {
+		fail(g, err, "the transaction cannot be read");
+	} else {
+		atomic_store(&g->in_call, g->main.http);
+		err = send_tx(g, tx, hash, until_ns, &answer);
+		atomic_store(&g->in_call, NULL);
 	}
-	atomic_store(&g->in_call, NULL);
-	outcome = outcome_of(g, tx, err, &call);
+	if (err)
+		outcome = answer.started ? OUTCOME_UNKNOWN : OUTCOME_REFUSED;
+	else
+		outcome = verdict(g, tx, &answer);
+	now = clock_now_ns();
 	if (outcome == OUTCOME_COMMITTED) {
-		note_rtt(g, &call.answer, tx->size > 65536);
-		upload_rate_note(&g->rate, tx->size, clock_now_ns() - start, g->rtt_ns, clock_now_ns());
+		upload_rate_note(&g->rate, tx->size, now - start, g->rtt_ns, now);
 		return outcome;
 	}
+	if (outcome == OUTCOME_UNKNOWN)
+		upload_rate_note_cut(&g->rate, tx->size, now - start, now);
 	g->epoch = 0; /* ask who it is before the next one */
-	if (log_allow(&limit_error, 1000))
-		log_warn("commit_not_acknowledged", "db=%s url=%s result=%s error=\"%s\"", up->config.name, g->url,
-			 outcome == OUTCOME_UNKNOWN ? "ambiguous" : "refused", call.text);
+	log_warn("commit_not_acknowledged", "db=%s url=%s upstream=gateway result=%s error=\"%s\"", up->config.name, g->url,
+		 outcome == OUTCOME_UNKNOWN ? "ambiguous" : "refused", g->error);
 	return outcome;
 }
 
@@ -493,34 +601,24 @@ static enum outcome gateway_commit(struct upstream *up, const struct upstream_tx
 
 static bool gateway_yield(const struct upstream *up)
 {
-	return to_client(up)->yield;
-}
-
-static void gateway_end(struct upstream *up)
-{
-	struct gateway_client *g = to_client(up);
-
-	if (!g->held)
-		return;
-	g->held = false;
-	send_end(g, atomic_load(&g->aborted));
+	return to_gateway(up)->yield;
 }
 
 static int64_t gateway_hold_until(const struct upstream *up)
 {
-	return to_client(up)->hold_until_ns;
+	return to_gateway(up)->hold_until_ns;
 }
 
 static int64_t gateway_renew_at(const struct upstream *up)
 {
-	return to_client(up)->renew_at_ns;
+	return to_gateway(up)->renew_at_ns;
 }
 
 static int64_t gateway_tx_ns(const struct upstream *up, uint64_t size)
 {
-	const struct gateway_client *g = to_client(up);
+	const struct gateway *g = to_gateway(up);
 
-	return NS_PER_S + 4 * g->rtt_ns + upload_rate_time_ns(upload_rate_get(&g->rate, clock_now_ns()), size);
+	return 4 * g->rtt_ns + upload_rate_time_ns(upload_rate_get(&g->rate, clock_now_ns()), size);
 }
 
 static uint64_t gateway_max_tx_bytes(const struct upstream *up)
@@ -531,12 +629,12 @@ static uint64_t gateway_max_tx_bytes(const struct upstream *up)
 
 static int64_t gateway_rtt_ns(const struct upstream *up)
 {
-	return to_client(up)->rtt_ns;
+	return to_gateway(up)->rtt_ns;
 }
 
 static void gateway_abort(struct upstream *up)
 {
-	struct gateway_client *g = to_client(up);
+	struct gateway *g = to_gateway(up);
 	struct http *http;
 
 	atomic_store(&g->aborted, true);
@@ -547,10 +645,11 @@ static void gateway_abort(struct upstream *up)
 
 static void gateway_free(struct upstream *up)
 {
-	struct gateway_client *g = to_client(up);
+	struct gateway *g = to_gateway(up);
 
-	http_free(g->http);
-	http_free(g->side);
+	http_free(g->main.http);
+	http_free(g->side.http);
+	free(g->bundle);
 	free(g);
 }
 
@@ -570,13 +669,11 @@ int upstream_gateway_new(const struct upstream_config *config, struct upstream *
 		.abort = gateway_abort,
 		.free = gateway_free,
 	};
-	struct gateway_client *g = calloc(1, sizeof *g);
+	struct gateway *g = calloc(1, sizeof *g);
 
 	if (!g)
 		return -ENOMEM;
 	g->base = (struct upstream){.ops = &ops, .kind = UPSTREAM_GATEWAY, .config = *config};
-	g->caller = random_u64();
-	g->side_caller = random_u64();
 	*ret = &g->base;
 	return 0;
 }
