@@ -27,7 +27,7 @@ expect() { # NAME CODE TEXT ARGUMENT...
 mkdir "$dir/src" "$dir/mnt"
 fast=wait=0,state_dir=$dir/state
 
-echo "1..24"
+echo "1..27"
 expect help__asked__exit_0 0 "usage: litefwd" --help
 expect help__short_letter__exit_0 0 "usage: litefwd" -h
 expect help__beside_other_arguments__exit_0 0 "usage: litefwd" -f "$dir/src" --help
@@ -47,6 +47,9 @@ expect option__bad_size__says_what_is_expected 2 "a size such as" -o spool_thres
 expect option__https__says_what_is_expected 2 "no https" -o litefs_url=https://localhost "$dir/src" "$dir/mnt"
 expect option__hold_beyond_the_locks_life__usage 2 "more than can be honoured" -o halt_max_hold=30s "$dir/src" "$dir/mnt"
 expect option__config_missing__failed 1 "No such file" -o "litefs_config=$dir/none.yml" "$dir/src" "$dir/mnt"
+expect gateway__no_address__says_what_is_expected 2 "an address and a port" -o gateway=here:1 "$dir/src" "$dir/mnt"
+expect gateway__open_to_others__says_what_to_do 1 "give gateway_secret=FILE" -o gateway=0.0.0.0:1 "$dir/src" "$dir/mnt"
+expect gateway_secret__missing__failed 1 "No such file" -o "gateway_secret=$dir/none" "$dir/src" "$dir/mnt"
 
 # From here on litefwd gets as far as looking at /dev/fuse, which may be missing where this runs.
 litefs_missing() { # NAME TEXT ARGUMENT...

@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct gw_secret;
+
 struct settings {
 	/* positional */
 	char *litefs_dir; /* absolute, resolved */
@@ -23,7 +25,8 @@ struct settings {
 	char *primary_url;
 	char *gateway; /* ADDR:PORT to answer other nodes' litefwd at; NULL: not */
 	char *gateway_url; /* template: where the primary's litefwd answers; NULL: HALT alone */
-	char *gateway_secret; /* file */
+	char *gateway_secret; /* file ... */
+	const struct gw_secret *gw_secret; /* ... and what main read in it; NULL: none */
 	int64_t halt_timeout_ms;
 	int64_t commit_timeout_ms;
 	int64_t halt_linger_ms; /* keep HALT (or LiteFS' WRITE) this long after a commit */

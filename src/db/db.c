@@ -326,6 +326,7 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 	}
 	up = (struct upstream_config){
 		.settings = s,
+		.gw_secret = s->gw_secret,
 		.name = db->name,
 		.node_id = config->node_id,
 		.role = config->role,

@@ -309,7 +309,7 @@ static int ask_halt(struct gateway *g, const struct role_state *role, struct pos
 	req.deadline_ns = clock_now_ns() + wait_ms * NS_PER_MS + slack_ns + g->rtt_ns;
 	err = call(g, &g->main, &req, NULL, answer);
 	if (err && !answer->started)
-		return err;
+		return err == -ENOTCONN || err == -ECANCELED ? err : err == -ETIMEDOUT ? -EAGAIN : -ENOTSUP;
 	*ret_left = true;
 	if (err) {
 		g->epoch = 0;

@@ -1,6 +1,8 @@
 #include "litefs/url.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <string.h>
 
 static bool is_digit(char c)
@@ -69,4 +71,48 @@ int url_escape(const char *src, char *ret, size_t size)
 	}
 	ret[n] = 0;
 	return 0;
+}
+
+int url_parse_address(const char *text, struct sockaddr_storage *ret)
+{
+	const char *colon = strrchr(text, ':');
+	struct sockaddr_storage addr = {0};
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&addr;
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&addr;
+	size_t len = colon ? (size_t)(colon - text) : 0;
+	char host[INET6_ADDRSTRLEN + 2];
+	unsigned port = 0;
+
+	if (!colon || len >= sizeof host || !is_digit(colon[1]))
+		return -EINVAL;
+	for (const char *p = colon + 1; *p; p++) {
+		if (!is_digit(*p) || port > 65535)
+			return -EINVAL;
+		port = port * 10 + (unsigned)(*p - '0');
+	}
+	if (port == 0 || port > 65535)
+		return -EINVAL;
+	memcpy(host, text, len);
+	host[len] = 0;
+	if (len > 2 && host[0] == '[' && host[len - 1] == ']') {
+		host[len - 1] = 0;
+		v6->sin6_family = AF_INET6;
+		v6->sin6_port = htons((uint16_t)port);
+		if (inet_pton(AF_INET6, host + 1, &v6->sin6_addr) != 1)
+			return -EINVAL;
+	} else {
+		v4->sin_family = AF_INET;
+		v4->sin_port = htons((uint16_t)port);
+		if (inet_pton(AF_INET, host, &v4->sin_addr) != 1)
+			return -EINVAL;
+	}
+	*ret = addr;
+	return 0;
+}
+
+bool url_is_loopback(const struct sockaddr_storage *addr)
+{
+	if (addr->ss_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)addr)->sin6_addr);
+	return ntohl(((const struct sockaddr_in *)addr)->sin_addr.s_addr) >> 24 == 127;
 }

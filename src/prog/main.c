@@ -24,6 +24,7 @@
 #include "fs/fs.h"
 #include "gateway/gateway.h"
 #include "litefs/api.h"
+#include "litefs/gw_auth.h"
 #include "litefs/role.h"
 #include "prog/aborter.h"
 #include "prog/mount_check.h"
@@ -302,7 +303,7 @@ static int serve(const struct settings *opt, int ready_fd)
 	ret = role_start(&config, &role);
 	signals_block(SIG_UNBLOCK);
 	if (ret) {
-		log_error("role_failed", "error=\"%s\" do=\"check primary_url= and litefs_url=\"", strerror(-ret));
+		log_error("role_failed", "error=\"%s\" do=\"check primary_url=, gateway_url= and litefs_url=\"", strerror(-ret));
 		code = EXIT_FAILED;
 	} else {
 		code = wait_for_litefs(opt, role);
@@ -332,8 +333,14 @@ static int command_version(void)
 static int check_and_serve(struct settings *opt)
 {
 	int lock_fd = -1, ready_fd = -1, code;
+	static struct gw_secret secret; /* as long as opt */
 
-	if (options_resolve(opt) || mount_check_fuse(opt))
+	if (options_resolve(opt))
+		return EXIT_FAILED;
+	if (opt->gateway_secret && gw_secret_read(opt->gateway_secret, &secret))
+		return EXIT_FAILED;
+	opt->gw_secret = &secret;
+	if ( mount_check_fuse(opt))
 		return EXIT_FAILED;
 	if (mount_check_litefs_dir(opt))
 		return EXIT_NO_LITEFS;

@@ -16,12 +16,14 @@
 
 #include "litefs/litefs_config.h"
 #include "litefs/role.h"
+#include "litefs/url.h"
 
 enum option_kind {
 	OPT_STRING, /* char *, owned */
 	OPT_PATH, /* char *, owned, made absolute: a daemon's working directory is "/" */
 	OPT_URL, /* char *, owned, "http://..." */
 	OPT_URL_TEMPLATE, /* the same, may hold {hostname} */
+	OPT_ADDRESS, /* char *, owned, "192.0.2.1:PORT" */
 	OPT_DURATION, /* int64_t, ms */
 	OPT_SIZE, /* int64_t, bytes */
 	OPT_FLAG, /* bool, no value */
@@ -53,11 +55,12 @@ static const struct option options_table[] = {
 	 "LiteFS' litefs.yml: its URL and lease are read from it, options win"},
 	{"primary_url", "TEMPLATE", OPT_URL_TEMPLATE, AT(primary_url), NULL, false, 0,
 	 "where the primary's LiteFS is; {hostname} stands for its name"},
-	{"gateway", "ADDR:PORT", OPT_STRING, AT(gateway), NULL, false, 0,
-	 "answer other nodes' litefwd there, while this node is the primary"},
+	{"gateway", "ADDR:PORT", OPT_ADDRESS, AT(gateway), NULL, false, 0,
+	 "where other nodes' litefwd may come while this node is the primary"},
 	{"gateway_url", "TEMPLATE", OPT_URL_TEMPLATE, AT(gateway_url), NULL, false, 0,
-	 "where the primary's litefwd answers; {hostname} stands for its name"},
-	{"gateway_secret", "FILE", OPT_PATH, AT(gateway_secret), NULL, false, 0, "what authenticates the nodes to each other"},
+	 "where the primary's gateway is; {hostname} stands for its name"},
+	{"gateway_secret", "FILE", OPT_PATH, AT(gateway_secret), NULL, false, 0,
+	 "what gateways and those who ask them both know; 16 bytes or more"},
 	{"halt_timeout", "TIME", OPT_DURATION, AT(halt_timeout_ms), "10s", false, 0,
 	 "how long to wait for the right to write, then SQLITE_BUSY"},
 	{"commit_timeout", "TIME", OPT_DURATION, AT(commit_timeout_ms), "30s", false, 0,
@@ -226,6 +229,8 @@ static const char *expectation(const struct option *option)
 		return "a URL such as http://localhost:20202 (LiteFS speaks no https)";
 	case OPT_URL_TEMPLATE:
 		return "a URL such as http://{hostname}:20202 (LiteFS speaks no https)";
+	case OPT_ADDRESS:
+		return "an address and a port such as 192.0.2.1:20203 or [2001:db8::1]:20203";
 	case OPT_DURATION:
 		return "a time such as 250ms, 10s or 2m";
 	case OPT_SIZE:
@@ -246,6 +251,7 @@ static const char *expectation(const struct option *option)
 static int set_option(struct settings *opt, const struct option *option, const char *text)
 {
 	char *field = (char *)opt + option->offset;
+	struct sockaddr_storage addr;
 	int64_t number;
 	uint32_t id;
 	int ret;
@@ -261,6 +267,9 @@ static int set_option(struct settings *opt, const struct option *option, const c
 	case OPT_URL:
 	case OPT_URL_TEMPLATE:
 		ret = check_url(text, option->kind == OPT_URL_TEMPLATE);
+		return ret ? ret : set_string((char **)field, text, false);
+	case OPT_ADDRESS:
+		ret = url_parse_address(text, &addr);
 		return ret ? ret : set_string((char **)field, text, false);
 	case OPT_DURATION:
 		ret = options_parse_duration(text, &number);
@@ -393,6 +402,7 @@ void options_fini(struct settings *opt)
 		case OPT_PATH:
 		case OPT_URL:
 		case OPT_URL_TEMPLATE:
+		case OPT_ADDRESS:
 			free(*(char **)((char *)opt + options_table[i].offset));
 			break;
 		default:
@@ -523,8 +533,22 @@ out:
 	return ret;
 }
 
+/* Whoever reaches a gateway can write every database. */
+static int check_gateway(const struct settings *opt)
+{
+	struct sockaddr_storage addr;
+
+	if (!opt->gateway || opt->gateway_secret || (url_parse_address(opt->gateway, &addr) == 0 && url_is_loopback(&addr)))
+		return 0;
+	complain("gateway=%s lets anybody who reaches that address write: give gateway_secret=FILE, the same on every node "
+		 "(openssl rand -hex 32 >FILE; chmod 600 FILE), or an address such as 127.0.0.1:20203", opt->gateway);
+	return -EINVAL;
+}
+
 int options_resolve(struct settings *opt)
 {
+	if (check_gateway(opt))
+		return -EINVAL;
 	if (opt->litefs_config) {
 		int ret = resolve_config(opt);
 

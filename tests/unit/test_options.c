@@ -74,12 +74,16 @@ static void options__all__land_in_their_fields(void **state)
 
 	(void)state;
 	assert_int_equal(PARSE_O(&opt, "litefs_url=http://a:1,litefs_config=/c,primary_url=http://{hostname}:2,"
+				       "gateway=[::1]:9,gateway_url=http://{hostname}:9,gateway_secret=/k,"
 				       "halt_timeout=1s,commit_timeout=2s,halt_linger=3ms,halt_max_hold=4ms,"
 				       "halt_pause=5ms,read_max_hold=6s,wait=7s,state_dir=/s,spool_dir=/t,spool_threshold=8K,"
 				       "hide_primary,allow_other,uid=9,gid=10,umask=077,ro"), 0);
 	assert_string_equal(opt.litefs_url, "http://a:1");
 	assert_string_equal(opt.litefs_config, "/c");
 	assert_string_equal(opt.primary_url, "http://{hostname}:2");
+	assert_string_equal(opt.gateway, "[::1]:9");
+	assert_string_equal(opt.gateway_url, "http://{hostname}:9");
+	assert_string_equal(opt.gateway_secret, "/k");
 	assert_int_equal(opt.halt_timeout_ms, 1000);
 	assert_int_equal(opt.commit_timeout_ms, 2000);
 	assert_int_equal(opt.halt_linger_ms, 3);
@@ -240,6 +244,37 @@ static void numbers__malformed__refused(void **state)
 	assert_refused("umask=08");
 	assert_refused("umask=1000");
 	assert_refused("umask=");
+}
+
+static void gateway__no_address__refused(void **state)
+{
+	static const char *const bad[] = {"gateway=", "gateway=:1", "gateway=1.2.3.4", "gateway=1.2.3.4:", "gateway=1.2.3.4:0",
+					  "gateway=1.2.3.4:65536", "gateway=1.2.3.4:99999999999", "gateway=1.2.3.4:1x",
+					  "gateway=host:1", "gateway=::1:1", "gateway=[::1:1", "gateway=[]:1", "gateway=1.2.3:1"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+		assert_refused(bad[i]);
+}
+
+static void gateway__open_to_others__needs_a_secret(void **state)
+{
+	static const struct {
+		const char *list;
+		int err;
+	} rows[] = {
+		{"gateway=127.0.0.1:1", 0}, {"gateway=127.9.9.9:1", 0}, {"gateway=[::1]:1", 0}, {"gateway=0.0.0.0:1", -EINVAL},
+		{"gateway=[::]:1", -EINVAL}, {"gateway=10.0.0.1:1", -EINVAL}, {"gateway=[2001:db8::1]:1", -EINVAL},
+		{"gateway=[::ffff:127.0.0.1]:1", -EINVAL}, {"gateway=10.0.0.1:1,gateway_secret=/k", 0}, {"gateway_secret=/k", 0},
+	};
+	struct settings opt;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(PARSE_O(&opt, rows[i].list), 0);
+		assert_int_equal(options_resolve(&opt), rows[i].err);
+		options_fini(&opt);
+	}
 }
 
 static void holds__longer_than_halt_lives__refused(void **state)
@@ -413,6 +448,8 @@ int main(void)
 		cmocka_unit_test(sizes__well_formed__in_bytes),
 		cmocka_unit_test(sizes__malformed__refused_and_unchanged),
 		cmocka_unit_test(numbers__malformed__refused),
+		cmocka_unit_test(gateway__no_address__refused),
+		cmocka_unit_test(gateway__open_to_others__needs_a_secret),
 		cmocka_unit_test(holds__longer_than_halt_lives__refused),
 		cmocka_unit_test(paths__relative__made_absolute),
 		cmocka_unit_test(letters__given__set_flags),
