@@ -62,7 +62,8 @@ static int read_secret(int fd, const char *path, struct gw_secret *ret)
 	if (!S_ISREG(st.st_mode))
 		return refuse_secret(path, -EINVAL, "not a file", "name a file");
 	if (st.st_mode & 077)
-		return refuse_secret(path, -EPERM, "others may read or write it", "chmod 600 the file, and think of a new secret");
+		return refuse_secret(path, -EPERM, "others may read or write it",
+				     "chmod 600 the file, and think of a new secret");
 	len = read_all(fd, buf, sizeof buf);
 	if (len < 0)
 		return refuse_secret(path, (int)len, strerror((int)-len), "look at the file");
@@ -70,7 +71,8 @@ static int read_secret(int fd, const char *path, struct gw_secret *ret)
 		len--;
 	if (len < SECRET_MIN || (size_t)len > sizeof ret->key) {
 		OPENSSL_cleanse(buf, sizeof buf);
-		return refuse_secret(path, -EINVAL, len ? "not 16 to 256 bytes" : "empty", "openssl rand -hex 32 >FILE, the same on every node");
+		return refuse_secret(path, -EINVAL, len ? "not 16 to 256 bytes" : "empty",
+				     "openssl rand -hex 32 >FILE, the same on every node");
 	}
 	memset(ret, 0, sizeof *ret);
 	memcpy(ret->key, buf, (size_t)len);
@@ -222,7 +224,8 @@ int gw_auth_request(const struct gw_secret *secret, const char *method, const ch
 	return err;
 }
 
-int gw_auth_check_answer(const struct gw_secret *secret, const char *mac, int status, const char body_hex[65], const char *value)
+int gw_auth_check_answer(const struct gw_secret *secret, const char *mac, int status, const char body_hex[65],
+			 const char *value)
 {
 	char expected[GW_MAC_HEX];
 	int err;

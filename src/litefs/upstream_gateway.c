@@ -104,7 +104,8 @@ static void note_rtt(struct gateway *g, const struct http_answer *answer, bool m
  * One signed call. 0: an answer, and it is the gateway's. -EKEYREJECTED: one that is not. Else as http_call().
  * body_hex NULL: of no body.
  */
-static int call(struct gateway *g, struct conn *conn, struct http_request *req, const char *body_hex, struct http_answer *answer)
+static int call(struct gateway *g, struct conn *conn, struct http_request *req, const char *body_hex,
+		struct http_answer *answer)
 {
 	static const char *const methods[] = {[HTTP_GET] = "GET", [HTTP_POST] = "POST", [HTTP_DELETE] = "DELETE"};
 	const struct gw_secret *secret = secret_of(g);
@@ -119,8 +120,8 @@ static int call(struct gateway *g, struct conn *conn, struct http_request *req, 
 			gw_hash_once("", 0, hash);
 		body_hex = hash;
 	}
-	err = gw_auth_request(secret, methods[req->method], req->target, body_hex, g->info.nonce, conn->caller, ++conn->counter, value,
-			      mac);
+	err = gw_auth_request(secret, methods[req->method], req->target, body_hex, g->info.nonce, conn->caller,
+			      ++conn->counter, value, mac);
 	if (err)
 		return fail(g, err, "cannot sign");
 	snprintf(header, sizeof header, GW_AUTH_HEADER ": %s", value);
@@ -492,7 +493,8 @@ static void body_sent(void *ctx)
 		body->tx->sent(body->tx->ctx);
 }
 
-static int send_once(struct gateway *g, const struct upstream_tx *tx, const char *hash, int64_t until_ns, struct http_answer *answer)
+static int send_once(struct gateway *g, const struct upstream_tx *tx, const char *hash, int64_t until_ns,
+		     struct http_answer *answer)
 {
 	char target[TARGET_MAX];
 	struct upstream_body body = {.tx = tx};
@@ -515,7 +517,8 @@ static int send_once(struct gateway *g, const struct upstream_tx *tx, const char
 }
 
 /* Not one byte sent: once more, over a connection of which the gateway has said that it is there. */
-static int send_tx(struct gateway *g, const struct upstream_tx *tx, const char *hash, int64_t until_ns, struct http_answer *answer)
+static int send_tx(struct gateway *g, const struct upstream_tx *tx, const char *hash, int64_t until_ns,
+		   struct http_answer *answer)
 {
 	struct role_state *role;
 	int err = send_once(g, tx, hash, until_ns, answer);

@@ -366,6 +366,36 @@ static void commit__connection_gone_before_it__asked_who_and_sent_once(void **st
 	assert_int_equal(fake_count(c->fake, FAKE_TX), 1);
 }
 
+static void *abort_the_commit(void *arg)
+{
+	struct ctx *c = arg;
+
+	if (fake_wait_count(c->fake, FAKE_TX, 2))
+		upstream_abort(c->up);
+	return NULL;
+}
+
+static void commit__no_answer_in_time_or_aborted__unknown(void **state)
+{
+	struct upstream_tx tx = {.before = pos5, .after = pos6, .size = SIZE, .read_at = body_read};
+	struct ctx *c = *state;
+	pthread_t thread;
+
+	hold(c);
+	does(c, FAKE_TX, FAKE_STALL);
+	assert_int_equal(upstream_commit(c->up, &tx, clock_now_ns() + 200 * NS_PER_MS), OUTCOME_UNKNOWN);
+	upstream_end(c->up); /* over a connection of its own */
+	assert_int_equal(fake_count(c->fake, FAKE_UNHALT), 1);
+	hold(c);
+	does(c, FAKE_TX, FAKE_STALL);
+	assert_int_equal(pthread_create(&thread, NULL, abort_the_commit, c), 0);
+	assert_int_equal(commit(c), OUTCOME_UNKNOWN);
+	pthread_join(thread, NULL);
+	upstream_end(c->up);
+	assert_int_equal(fake_count(c->fake, FAKE_UNHALT), 2);
+	assert_int_equal(fake_count(c->fake, FAKE_TX), 2);
+}
+
 /* ---- with a secret ---- */
 
 static void signed_step(struct ctx *c, enum fake_verb verb, const char *target, const char *body, size_t len, uint64_t counter,
@@ -449,6 +479,7 @@ int main(void)
 		T(renew__lost__nothing_held),
 		T(commit__each_answer__its_outcome),
 		T(commit__connection_gone_before_it__asked_who_and_sent_once),
+		T(commit__no_answer_in_time_or_aborted__unknown),
 		S(secret__signed_answers__believed),
 		S(secret__unsigned_answers__not_believed),
 		S(secret__unsigned_answer_to_commit__unknown),
