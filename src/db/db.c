@@ -332,7 +332,6 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 		.role = config->role,
 		.halts = config->halts,
 		.guard = &db->guard,
-		.gw_secret = config->gw_secret,
 		.guard_enter = upstream_guard_enter,
 		.guard_leave = upstream_guard_leave,
 		.ctx = db,

@@ -51,14 +51,12 @@ struct db_notify {
 };
 
 struct super_table;
-struct gw_secret;
 struct db_config {
 	const struct settings *settings;
 	struct super_table *supers;
 	struct role *role;
 	struct halt_record *halts;
 	uint64_t node_id;
-	const struct gw_secret *gw_secret; /* may be NULL */
 	const struct db_notify *notify;
 };
 

@@ -259,7 +259,7 @@ static int ask_locally(struct db *db)
 static int begin_drop(struct db *db, struct upstream *up, struct pos *ret)
 {
 	int64_t until = clock_now_ns() + db->config->settings->halt_timeout_ms * NS_PER_MS;
-	struct upstream_grant grant;
+	struct upstream_grant grant = {0};
 	int err = 0;
 
 	if (upstream_kind(up) == UPSTREAM_REMOTE) {

@@ -254,10 +254,7 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	if (!err)
 		open_halt_record(fs);
 	fs->db_config = (struct db_config){
-		.settings = settings, .role = role, .halts = fs->halts, .supers = fs->supers, .node_id = node_id, .notify = &notify,
-		.gw_secret = &fs->gw_secret};
-	if (!err)
-		err = gw_secret_read(settings->gateway_secret, &fs->gw_secret);
+		.settings = settings, .role = role, .halts = fs->halts, .supers = fs->supers, .node_id = node_id, .notify = &notify};
 	if (!err)
 		err = make_session(fs);
 	if (err) {

@@ -13,7 +13,6 @@
 #include "fs/fs.h"
 #include "fs/io_pool.h"
 #include "fs/node.h"
-#include "litefs/gw_auth.h"
 #include "litefs/halt_record.h"
 #include "litefs/role.h"
 
@@ -21,7 +20,6 @@ struct fs {
 	const struct settings *settings;
 	struct role *role;
 	uint64_t node_id;
-	struct gw_secret gw_secret;
 	struct db_config db_config;
 	struct halt_record *halts;
 	struct io_pool *pool;

@@ -57,7 +57,6 @@ struct http {
 	uint64_t serial_at_start;
 	uint64_t body_read; /* bytes of the request's body that libcurl took */
 	size_t headers_len;
-	bool has_auth;
 	int64_t start_ns;
 	int cb_error; /* what one of our callbacks ended the call with */
 	bool bad_server_id;
@@ -297,8 +296,6 @@ static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 		http->auth_count = 0;
 		answer->auth[0] = 0;
 		answer->date_ms = 0;
-		answer->auth[0] = 0;
-		http->has_auth = false;
 		return len;
 	}
 	value = header_value(line, len, "Litefs-Id", &value_len);
@@ -578,7 +575,6 @@ static void describe(struct http *http, int err)
 
 int http_call(struct http *http, const struct http_request *req, struct http_answer *ret)
 {
-	struct curl_slist *extra = NULL;
 	int err;
 
 	memset(ret, 0, sizeof *ret);
@@ -599,13 +595,6 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		http->body_cap = 0;
 	}
 	err = set_request_options(http, req);
-	if (!err && req->header) { /* in front of those of every request */
-		extra = curl_slist_append(NULL, req->header);
-		if (extra)
-			extra->next = http->headers;
-		if (!extra || curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, extra) != CURLE_OK)
-			err = -ENOMEM;
-	}
 	if (!err && curl_multi_add_handle(http->multi, http->easy))
 		err = -ENOMEM;
 	if (!err) {
@@ -613,11 +602,6 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		if (!err)
 			ret->elapsed_ns = clock_now_ns() - http->start_ns;
 		curl_multi_remove_handle(http->multi, http->easy);
-	}
-	if (extra) {
-		curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, http->headers);
-		extra->next = NULL;
-		curl_slist_free_all(extra);
 	}
 	if (http->bad_server_id)
 		ret->has_server_id = false;

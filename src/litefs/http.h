@@ -29,8 +29,6 @@
 
 struct http;
 
-#define HTTP_AUTH_MAX 160
-
 /* Once per process. 0 or -ENOMEM. */
 int http_global_init(void);
 void http_global_fini(void);
@@ -48,7 +46,6 @@ struct http_request {
 	const char *header; /* one more line, whole; NULL: none */
 	int64_t deadline_ns; /* < 0: none */
 	size_t max_answer; /* a longer body is -EPROTO */
-	const char *header; /* one line more, borrowed; NULL: none */
 
 	/* Body of a POST; read NULL: empty. */
 	uint64_t size;
