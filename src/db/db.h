@@ -199,6 +199,8 @@ int db_gw_commit(struct db *db, uint64_t id, struct spool *ltx, struct db_gw_cal
 void db_gw_end(struct db *db, uint64_t id);
 /* The lease ends after grace_ms at the latest: the holder's connection is gone. */
 void db_gw_shorten(struct db *db, uint64_t id, int64_t grace_ms);
+/* A whole lease from now on, if it is not over: its next transaction is on its way. */
+void db_gw_extend(struct db *db, uint64_t id);
 /* The LTX file of this transaction in LiteFS' data directory, open for reading; negative errno. Blocks on a local disk. */
 int db_ltx_open(struct db *db, uint64_t txid);
 

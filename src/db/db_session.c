@@ -451,6 +451,17 @@ void db_gw_shorten(struct db *db, uint64_t id, int64_t grace_ms)
 	pthread_mutex_unlock(&db->mu);
 }
 
+void db_gw_extend(struct db *db, uint64_t id)
+{
+	struct db_session *s;
+
+	pthread_mutex_lock(&db->mu);
+	s = find(db, id);
+	if (s && s->held && clock_now_ns() < s->lease_ns)
+		s->lease_ns = clock_now_ns() + LEASE_NS;
+	pthread_mutex_unlock(&db->mu);
+}
+
 /* At the end of the program, with the workers gone. */
 void db_stop_sessions_locked(struct db *db)
 {

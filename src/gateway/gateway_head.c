@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "gateway/gateway_internal.h"
 
 void gw_request_refuse(struct gw_request *r, enum gw_code code, const char *text)
@@ -140,6 +141,25 @@ bool gw_request_head(struct gw_request *r, const char *method, const char *path)
 	return false;
 }
 
+/* A body may take longer than a lease: it is its holder's sign of life (whose id nobody else knows). */
+static void extend_lease(struct gw_request *r)
+{
+	struct gateway *gw = r->gw;
+	struct gw_session *s;
+	int64_t now = clock_now_ns();
+
+	if (!r->extended_ns)
+		r->extended_ns = now;
+	if (now - r->extended_ns < NS_PER_S)
+		return;
+	r->extended_ns = now;
+	pthread_mutex_lock(&gw->mutex);
+	s = gw_session_find_locked(gw, r->name, r->id);
+	if (s && s->held)
+		gw->ops.extend(s->db, s->id);
+	pthread_mutex_unlock(&gw->mutex);
+}
+
 void gw_request_body(struct gw_request *r, const char *data, size_t len)
 {
 	int err;
@@ -152,5 +172,7 @@ void gw_request_body(struct gw_request *r, const char *data, size_t len)
 	if (err) {
 		gw_request_refuse(r, GW_REFUSED, strerror(-err));
 		spool_fini(&r->spool);
+		return;
 	}
+	extend_lease(r);
 }

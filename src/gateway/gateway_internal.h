@@ -43,6 +43,7 @@ struct gateway_db_ops {
 	int (*commit)(struct db *db, uint64_t id, struct spool *ltx, struct db_gw_call *call);
 	void (*end)(struct db *db, uint64_t id);
 	void (*shorten)(struct db *db, uint64_t id, int64_t grace_ms);
+	void (*extend)(struct db *db, uint64_t id);
 	int (*ltx_open)(struct db *db, uint64_t txid);
 };
 
@@ -116,6 +117,7 @@ struct gw_request {
 	struct spool spool;
 	uint64_t size; /* announced */
 	bool counted; /* in gw->uploads */
+	int64_t extended_ns; /* when its body last lengthened the lease */
 	struct gw_hash *hash;
 
 	/* what it is refused for; GW_OK: nothing yet. Told only to those who are authentic. */

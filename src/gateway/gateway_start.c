@@ -8,6 +8,7 @@ int gateway_start(const struct gateway_config *config, struct gateway **ret)
 		.commit = db_gw_commit,
 		.end = db_gw_end,
 		.shorten = db_gw_shorten,
+		.extend = db_gw_extend,
 		.ltx_open = db_ltx_open,
 	};
 

@@ -590,6 +590,7 @@ static enum outcome gateway_commit(struct upstream *up, const struct upstream_tx
 	now = clock_now_ns();
 	if (outcome == OUTCOME_COMMITTED) {
 		upload_rate_note(&g->rate, tx->size, now - start, g->rtt_ns, now);
+		note_lease(g, start);
 		return outcome;
 	}
 	if (outcome == OUTCOME_UNKNOWN)

@@ -116,7 +116,16 @@ static int fake_ltx_open(struct db *db, uint64_t txid)
 	return fd < 0 ? -errno : fd;
 }
 
-static const struct gateway_db_ops fake_ops = {fake_begin, fake_commit, fake_end, fake_shorten, fake_ltx_open};
+static void fake_extend(struct db *db, uint64_t id)
+{
+	pthread_mutex_lock(&db->mutex);
+	db->extends++;
+	db->id = id;
+	pthread_cond_broadcast(&db->changed);
+	pthread_mutex_unlock(&db->mutex);
+}
+
+static const struct gateway_db_ops fake_ops = {fake_begin, fake_commit, fake_end, fake_shorten, fake_extend, fake_ltx_open};
 
 static int get_db(void *ctx, const char *name, struct db **ret)
 {

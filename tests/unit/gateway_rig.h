@@ -26,7 +26,7 @@ struct db {
 	struct pos pos;
 	struct db_gw_call *begin_call, *commit_call; /* parked */
 	uint64_t begin_id;
-	unsigned begins, commits, ends, shortens;
+	unsigned begins, commits, ends, shortens, extends;
 	uint64_t id, peer; /* the last */
 	int64_t until_ns, grace_ms;
 	uint8_t *got; /* the last commit's bytes */
