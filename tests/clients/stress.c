@@ -47,6 +47,7 @@ static struct {
 	int threads;
 	double seconds;
 	int pause_ms;
+	int every_ms; /* 0, or each thread's transactions begin so far apart, however long one takes */
 	int write_percent;
 	int deferred_percent;
 	uint64_t seed;
@@ -415,7 +416,7 @@ fail:
 static void *work(void *arg)
 {
 	struct worker *w = arg;
-	int64_t until_us = now_us() + (int64_t)(opt.seconds * 1e6);
+	int64_t next_us = now_us(), until_us = next_us + (int64_t)(opt.seconds * 1e6);
 
 	while (!atomic_load(&stop) && now_us() < until_us) {
 		if (!w->db && db_open(w) != SQLITE_OK) {
@@ -429,6 +430,13 @@ static void *work(void *arg)
 		if (opt.single_shot_opens)
 			db_close(w);
 		sleep_us((int64_t)opt.pause_ms * 1000);
+		if (opt.every_ms) {
+			int64_t each_us = (int64_t)opt.every_ms * 1000;
+
+			/* what was missed is made up for: two loads of the same schedule do the same number */
+			next_us += each_us;
+			sleep_us(next_us - now_us());
+		}
 	}
 	db_close(w);
 	return NULL;
@@ -540,7 +548,7 @@ static uint64_t report(struct worker *workers)
 static int usage(void)
 {
 	fprintf(stderr,
-		"usage: stress --db PATH [--id N] [--threads N] [--seconds S] [--pause-ms N] [--mode mixed|read|write]\n"
+		"usage: stress --db PATH [--id N] [--threads N] [--seconds S] [--pause-ms N] [--every-ms N] [--mode mixed|read|write]\n"
 		"  [--write-percent N] [--deferred-percent N] [--seed N] [--busy-timeout-ms N] [--accounts N] [--sum N]\n"
 		"  [--max-parts N] [--pad BYTES] [--stall-us N] [--hold-ms N] [--ack FILE] [--single-shot-opens]\n");
 	return 2;
@@ -554,6 +562,7 @@ static int parse(int argc, char **argv)
 		{"threads", required_argument, NULL, 't'},
 		{"seconds", required_argument, NULL, 's'},
 		{"pause-ms", required_argument, NULL, 'p'},
+		{"every-ms", required_argument, NULL, 'e'},
 		{"mode", required_argument, NULL, 'm'},
 		{"write-percent", required_argument, NULL, 'w'},
 		{"deferred-percent", required_argument, NULL, 'D'},
@@ -578,6 +587,7 @@ static int parse(int argc, char **argv)
 		case 't': opt.threads = atoi(optarg); break;
 		case 's': opt.seconds = atof(optarg); break;
 		case 'p': opt.pause_ms = atoi(optarg); break;
+		case 'e': opt.every_ms = atoi(optarg); break;
 		case 'w': opt.write_percent = atoi(optarg); break;
 		case 'D': opt.deferred_percent = atoi(optarg); break;
 		case 'S': opt.seed = strtoull(optarg, NULL, 10); break;

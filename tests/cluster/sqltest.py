@@ -24,7 +24,7 @@ def create(cluster, db=DB, journal="delete", page_size=4096, rows=3, before=""):
 
 def counted(node, db):
     counters = node.counters(db)
-    return counters.get("commits_remote", 0) + counters.get("commits_self", 0)
+    return sum(counters.get(name, 0) for name in ("commits_remote", "commits_gateway", "commits_self"))
 
 
 @contextlib.contextmanager
