@@ -1,8 +1,10 @@
-"""make bench: what litefwd costs and gains beside LiteFS itself, on a real two-node cluster.
+"""make bench: what litefwd costs and gains beside LiteFS itself, on a real cluster.
 
     bench.py [--quick] [--rtt MS,MS...] [--rounds N] [--size MB] [--only speed|startup|size]
 
-Six systems, each with a database of its own so that none waits for another's locks, on one cluster, one kept
+bench_gateway.py is what many writers get over a gateway, and what the primary's readers notice.
+
+Seven systems, each with a database of its own so that none waits for another's locks, on one cluster, one kept
 connection each (bench_client.c):
 
     file          a plain file beside LiteFS' data
@@ -10,9 +12,10 @@ connection each (bench_client.c):
     replica       LiteFS' mount on the replica (reads only)
     HALT lock     the same mount, LiteFS' own HALT lock around each write transaction
     fwd primary   litefwd on the primary
-    fwd replica   litefwd on the replica
+    fwd replica   litefwd on the replica, over LiteFS' HALT lock
+    gw replica    litefwd on another replica, over the gateway of the primary's litefwd
 
-The replica's LiteFS and litefwd reach the primary through tests/proxy, replication included, which makes the round
+The replicas' LiteFS and litefwd reach the primary through tests/proxy, replication included, which makes the round
 trip 0, 10 or 50 ms long. The systems take turns in short blocks, so that whatever else the machine does hits all
 alike; the figures are medians over all blocks of a run. Compare ratios within a run, never figures between machines.
 
@@ -21,11 +24,10 @@ Always exits 0 unless something broke: PASS and MISS are information, and no tes
 """
 import argparse
 import contextlib
+import functools
 import os
 import platform
 import select
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -36,10 +38,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.dirname(HERE)
 sys.path.insert(0, os.path.join(TESTS, "cluster"))
 from cluster import Cluster, HarnessError, is_mounted, slow_factor, wait_until  # noqa: E402
+from faults import NetProxy  # noqa: E402
 
 ROWS = 5000
 COLD_MS = 300
-SYSTEMS = ("file", "primary", "replica", "HALT lock", "fwd primary", "fwd replica")
+SYSTEMS = ("file", "primary", "replica", "HALT lock", "fwd primary", "fwd replica", "gw replica")
 READS = ("select", "read100")
 WRITES = ("insert", "cold", "insert100")
 TITLES = {"select": "select, one row", "read100": "read 100 rows", "insert": "insert, burst", "cold": "insert, cold",
@@ -104,52 +107,42 @@ class Lines:
         self.process.wait(30)
 
 
-class Proxy:
-    """tests/proxy in front of the primary."""
-
-    def __init__(self, cluster):
-        self.control_path = os.path.join(cluster.base, "proxy")
-        target = f"{cluster.primary.address}:{cluster.port.number}"
-        self.child = Lines(cluster, [program("proxy/proxy", "proxy/proxy.c"), "--control", self.control_path,
-                                     "127.0.0.1:0", target], "proxy")
-        self.url = f"http://127.0.0.1:{int(self.child.line().split()[1])}"
-
-    def delay(self, milliseconds):
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(self.control_path)
-            sock.sendall(f"delay {milliseconds}\n".encode())
-            if sock.recv(100) != b"ok\n":
-                raise HarnessError("proxy: delay refused")
-
-    def close(self):
-        self.child.process.send_signal(signal.SIGTERM)
-        self.child.process.wait(10)
-
-
 @contextlib.contextmanager
-def bench_cluster():
-    """Two nodes; everything that the replica says to the primary goes through the proxy that is handed out."""
-    with contextlib.closing(Cluster(2, litefwd=True)) as cluster:
+def bench_cluster(gateway):
+    """
+    Two nodes, and a third that asks the primary's gateway if so told; everything that a replica says to the primary goes
+    through proxies. Handed out: the cluster, and a function that sets their round trip in milliseconds.
+    """
+    roles = {"serve": [0], "ask": []} if gateway else {}
+    with contextlib.closing(Cluster(3 if gateway else 2, litefwd=True, gateway=roles)) as cluster:
         try:
-            proxy = Proxy(cluster)
-            replica, write_config = cluster.nodes[1], cluster.nodes[1].write_config
+            proxies = [NetProxy(cluster.primary)]
+            if gateway:
+                proxies.append(NetProxy(cluster.primary, port=cluster.gateway_port, name="gatewayproxy"))
+                cluster.nodes[2].gateway_url = proxies[1].url
 
-            def through_proxy():
+            def through_proxy(write_config):
                 path = write_config()
                 with open(path, encoding="utf-8") as file:
                     text = file.read()
                 with open(path, "w", encoding="utf-8") as file:
-                    file.write(text.replace(f'advertise-url: "{cluster.primary.url}"', f'advertise-url: "{proxy.url}"'))
+                    file.write(text.replace(f'advertise-url: "{cluster.primary.url}"', f'advertise-url: "{proxies[0].url}"'))
                 return path
-            replica.write_config = through_proxy
+            for replica in cluster.replicas:
+                replica.write_config = functools.partial(through_proxy, replica.write_config)
             cluster.start_litefs()
-            cluster.nodes[0].start_litefwd()
-            replica.start_litefwd(primary_url=proxy.url)
-            yield cluster, proxy
-            proxy.delay(0)
+            cluster.primary.start_litefwd()
+            for replica in cluster.replicas:
+                replica.start_litefwd(primary_url=proxies[0].url)
+
+            def delay(milliseconds):
+                for proxy in proxies:
+                    proxy.delay(milliseconds)
+            yield cluster, delay
+            delay(0)
             cluster.close()
-            proxy.close()
+            for proxy in proxies:
+                proxy.close()
         except BaseException:
             cluster.close(check=False)
             raise
@@ -197,12 +190,13 @@ def judge(text, value, must, goal, smaller=False):
 # ---------------------------------------------------------------- speed
 
 class Speed:
-    def __init__(self, cluster, proxy):
-        self.cluster, self.proxy = cluster, proxy
+    def __init__(self, cluster, delay):
+        self.cluster, self.delay = cluster, delay
         self.clients = {}
-        first, second = cluster.nodes
+        first, second, third = cluster.nodes
         places = {"file": lambda db: os.path.join(cluster.base, db), "primary": first.direct_path, "replica": second.direct_path,
-                  "HALT lock": second.direct_path, "fwd primary": first.path, "fwd replica": second.path}
+                  "HALT lock": second.direct_path, "fwd primary": first.path, "fwd replica": second.path,
+                  "gw replica": third.path}
         program_path = program("bench/bench_client", "bench/bench_client.c")
         for system in SYSTEMS:
             db = system.replace(" ", "-") + ".db"
@@ -216,7 +210,7 @@ class Speed:
             client.answer()
 
     def run(self, rtt_ms, rounds):
-        self.proxy.delay(rtt_ms)
+        self.delay(rtt_ms)
         took = {}
         settle = 0.03 + 2 * rtt_ms / 1000
 
@@ -266,12 +260,12 @@ def report_speed(rtt_ms, took):
         a, b = mid.get((over, what)), mid.get((under, what))
         return f"{a / b:.2f}" if a and b else "-"
     pairs = (("file", "primary"), ("file", "fwd primary"), ("primary", "fwd primary"), ("replica", "fwd replica"),
-             ("HALT lock", "fwd replica"))
+             ("HALT lock", "fwd replica"), ("HALT lock", "gw replica"), ("fwd replica", "gw replica"))
     print("how many times as fast is the second as the first:")
     table(["", *(f"{a} : {b}" for a, b in pairs)],
           [[TITLES[what]] + [ratio(what, a, b) for a, b in pairs] for what in READS + WRITES])
     if rtt_ms:
-        writers = ("HALT lock", "fwd replica")
+        writers = ("HALT lock", "fwd replica", "gw replica")
         print("in round trips:")
         table(["", *writers], [[TITLES[what]] + [f"{mid[s, what] / 1e6 / rtt_ms:.2f}" for s in writers] for what in WRITES])
     return mid
@@ -288,6 +282,8 @@ def judge_speed(results):
         else:
             judge("replica, insert in a burst, round trips", mid["fwd replica", "insert"] / 1e6 / rtt_ms, 1.2, None, True)
             judge("replica, insert cold, round trips", mid["fwd replica", "cold"] / 1e6 / rtt_ms, 2.2, None, True)
+            judge("over a gateway, insert in a burst, round trips", mid["gw replica", "insert"] / 1e6 / rtt_ms, 1.1, None, True)
+            judge("over a gateway, insert cold, round trips", mid["gw replica", "cold"] / 1e6 / rtt_ms, 2.1, None, True)
         judge("replica, select, times as fast as LiteFS' mount", mid["replica", "select"] / mid["fwd replica", "select"], 3, 5)
         judge("primary, insert in a burst, time over that of LiteFS' mount",
               mid["fwd primary", "insert"] / mid["primary", "insert"], 1.2, 1, True)
@@ -305,18 +301,21 @@ def memory(node):
     return found
 
 
-def bench_speed(cluster, proxy, args):
-    speed = Speed(cluster, proxy)
+def bench_speed(cluster, delay, args):
+    speed = Speed(cluster, delay)
     results = {}
     for rtt_ms in args.rtt:
         results[rtt_ms] = report_speed(rtt_ms, speed.run(rtt_ms, args.rounds))
-    proxy.delay(0)
+    delay(0)
     speed.close()
     judge_speed(results)
+    counters = cluster.nodes[2].counters("gw-replica.db")
+    if counters["commits_remote"]:
+        raise HarnessError(f"the gateway was not used: {counters}")
     for node in cluster.nodes:
         status = node.status()["databases"]
         for db, counters in sorted(status.items()):
-            commits = counters["commits_remote"] + counters["commits_self"]
+            commits = counters["commits_remote"] + counters["commits_gateway"] + counters["commits_self"]
             if commits:
                 parts = ", ".join(f"{part} {shown(counters[part + '_ns'] / max(counters['begins'] if part == 'begin' else commits, 1))}"
                                   for part in ("begin", "prepare", "send", "replicate"))
@@ -411,17 +410,19 @@ def main():
     args.rounds = args.rounds or (3 if args.quick else 6)
     args.size = args.size or (256 if args.quick else 2048)
     print(f"{os.cpu_count()} cores, Linux {platform.release()}, load {os.getloadavg()[0]:.1f}\n", flush=True)
-    with bench_cluster() as (cluster, proxy):
-        if args.only in (None, "speed"):
-            bench_speed(cluster, proxy, args)
+    if args.only in (None, "speed"):
+        with bench_cluster(gateway=True) as (cluster, delay):
+            bench_speed(cluster, delay, args)
             for node in cluster.nodes:
                 held = memory(node)
                 print(f"litefwd n{node.index} memory: {held['VmRSS']:.1f} MB, at most {held['VmHWM']:.1f} MB")
             print()
-        if args.only in (None, "startup"):
-            bench_startup(cluster, args)
-        if args.only in (None, "size"):
-            bench_size(cluster, args)
+    if args.only in (None, "startup", "size"):
+        with bench_cluster(gateway=False) as (cluster, _):
+            if args.only in (None, "startup"):
+                bench_startup(cluster, args)
+            if args.only in (None, "size"):
+                bench_size(cluster, args)
 
 
 if __name__ == "__main__":
