@@ -107,7 +107,8 @@ enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_
 			if (ours == 0)
 				return VERDICT_NOT_COMMITTED;
 			/* Replicated to here, or built upon: it is in the cluster's one history. */
-			if (ours == 1 && (there == -ESTALE || upstream_kind(db->up) == UPSTREAM_REMOTE))
+			if (ours == 1 && (there == -ESTALE || upstream_kind(db->up) == UPSTREAM_REMOTE ||
+					  upstream_kind(db->up) == UPSTREAM_GATEWAY))
 				return VERDICT_COMMITTED;
 			if (ours == 1 && probe(db, false, &pos) == 0 && pos_equal(pos, cs->after))
 				return VERDICT_COMMITTED; /* still, or again, the primary */
