@@ -277,6 +277,7 @@ def cut_in_commit(fault, release="pass", seconds=8, others=True):
                 note(f"somebody else writes after {took:.1f} s")
             time.sleep(max(0, seconds - (time.monotonic() - begin)))
             proxy(release)
+            proxy("pass")
             verdicts["hit"] = verdict_of(conn, None)
             with contextlib.suppress(SqlError):
                 conn("ROLLBACK")
