@@ -13,7 +13,9 @@
 
 #include "base/log.h"
 #include "db/changeset.h"
+#include "format/crc64.h"
 #include "format/ltx.h"
+#include "format/sqlite_format.h"
 
 #define MAX_FRAMES 400
 #define NODE UINT64_C(0x1122334455667788)
@@ -830,6 +832,520 @@ static void build__beyond_the_thresholds__spilled_and_packed(void **state)
 	apply_and_compare(c);
 }
 
+/* ---- the other way round: of another node's file ---- */
+
+/* What append() was given, over the pages before it. */
+struct adopted {
+	struct ctx *c;
+	struct model got;
+	uint32_t last_pgno, commit;
+	unsigned calls;
+	int fail_append, fail_read; /* the n-th call fails; 0: none */
+	struct reader reader;
+	unsigned reads;
+	size_t step; /* of a read; 0: as asked for */
+	bool keep_got; /* for the caller to free */
+};
+
+/* source's ctx is handed to append, too. */
+static struct adopted *adopting;
+
+static int append_page(void *arg, uint32_t pgno, uint32_t commit, const void *page)
+{
+	struct adopted *a = adopting;
+
+	assert_ptr_equal(arg, a->c);
+	if (a->fail_append && ++a->calls == (unsigned)a->fail_append)
+		return -ENOSPC;
+	assert_int_equal(a->commit, 0); /* nothing after the end */
+	assert_true(pgno > a->last_pgno);
+	a->last_pgno = pgno;
+	a->commit = commit;
+	memcpy(page_of(&a->got, pgno), page, a->got.page_size);
+	return 0;
+}
+
+static ptrdiff_t adopt_read(void *arg, void *buf, size_t len)
+{
+	struct adopted *a = arg;
+
+	if (a->fail_read && ++a->reads == (unsigned)a->fail_read)
+		return -EIO;
+	return reader_read(&a->reader, buf, a->step && len > a->step ? a->step : len);
+}
+
+/* The file in c->ltx over c->db at cs.before; what building it has kept is forgotten. */
+static int adopt(struct ctx *c, struct changeset *cs, struct adopted *a)
+{
+	struct changeset_source source = {.old_page = source_old, .keep = source_keep, .ctx = c};
+	int err;
+
+	*cs = (struct changeset){.db_name = "t.db", .page_size = c->db.page_size, .first_frame = c->cs.first_frame,
+				 .old_pages = c->db.size, .before = c->cs.before, .page_count = 77, .new_pages = 78};
+	a->c = c;
+	a->got = c->db;
+	a->got.pages = malloc((size_t)c->db.room * c->db.page_size);
+	memcpy(a->got.pages, c->db.pages, (size_t)c->db.room * c->db.page_size);
+	a->reader = (struct reader){.spool = &c->ltx};
+	memset(c->has_kept, 0, c->db.room + 1);
+	c->keeps = 0;
+	adopting = a;
+	err = changeset_adopt(cs, &source, append_page, adopt_read, a);
+	assert_true(cs->adopted);
+	if (!a->keep_got)
+		free(a->got.pages);
+	return err;
+}
+
+/* What was built is adopted: the same pages, the same undo, the same position. */
+static void adopt_and_compare(struct ctx *c, size_t step)
+{
+	struct model want = expected_of(c);
+	struct adopted a = {.step = step, .keep_got = true};
+	struct changeset cs;
+	unsigned keeps = c->keeps;
+	size_t bytes = (size_t)c->db.room * c->db.page_size;
+	uint8_t *kept = malloc(bytes), *has = malloc(c->db.room + 1);
+
+	memcpy(kept, c->kept.pages, bytes); /* pages that were not kept are zero */
+	memcpy(has, c->has_kept, c->db.room + 1);
+	memset(c->kept.pages, 0, bytes);
+	assert_int_equal(adopt(c, &cs, &a), 0);
+	assert_int_equal(cs.new_pages, want.size);
+	assert_int_equal(a.commit, want.size);
+	assert_int_equal(cs.page_count, c->cs.page_count);
+	assert_true(cs.after.txid == c->cs.after.txid && cs.after.checksum == c->cs.after.checksum);
+	assert_true(cs.node_id == NODE && cs.timestamp_ms == 1700000000123);
+	for (uint32_t p = want.base + 1; p <= want.size; p++)
+		if (p != ltx_lock_pgno(want.page_size))
+			assert_memory_equal(page_of(&a.got, p), page_of(&want, p), want.page_size);
+	assert_int_equal(c->keeps, keeps);
+	assert_memory_equal(c->has_kept, has, c->db.room + 1);
+	assert_memory_equal(c->kept.pages, kept, bytes);
+	free(a.got.pages);
+	free(want.pages);
+	free(kept);
+	free(has);
+}
+
+static void adopt__whatever_is_built__same_pages_undo_and_position(void **state)
+{
+	struct ctx *c = *state;
+	unsigned grew = 0, cut = 0, packed = 0, over_lock = 0, sizes = 0;
+
+	for (int round = 0; round < 1200; round++) {
+		uint32_t page_size = UINT32_C(512) << rnd(c, round % 5 ? 4 : 8);
+		uint32_t base = round % 4 ? 0 : ltx_lock_pgno(page_size) - 7;
+		uint32_t room = base ? 12 : 1 + rnd(c, 30), old = 1 + rnd(c, room);
+
+		make(c, page_size, base, old, room);
+		random_frames(c, room);
+		assert_int_equal(build(c), 0);
+		if (c->cs.page_count) {
+			grew += c->cs.new_pages > c->cs.old_pages;
+			cut += c->cs.new_pages < c->cs.old_pages;
+			packed += (uint64_t)c->frame_count * page_size >= 65536;
+			over_lock += base != 0;
+			sizes |= page_size;
+			adopt_and_compare(c, round % 3 ? 0 : 1 + rnd(c, 300));
+		}
+		unmake(c);
+	}
+	assert_true(grew > 100 && cut > 100 && packed > 30 && over_lock > 100);
+	assert_int_equal(sizes, 512 | 1024 | 2048 | 4096 | 8192 | 16384 | 32768 | 65536);
+}
+
+/* A cut is of page 1, too, which holds the size: a file without any page is no writer's. */
+static void adopt__a_cut_without_a_page__ebadmsg(void **state)
+{
+	struct ctx *c = *state;
+	struct adopted a = {0};
+	struct changeset cs;
+
+	make(c, 512, 0, 5, 5);
+	same_frame(c, 2, 3);
+	assert_int_equal(build(c), 0);
+	assert_int_equal(adopt(c, &cs, &a), -EBADMSG);
+	assert_int_equal(a.commit, 0);
+}
+
+/* ---- files that no encoder makes ---- */
+
+struct raw {
+	struct ltx_header header;
+	uint32_t pgnos[8]; /* up to 0 */
+	uint64_t sum; /* post-apply, as the pages have it */
+};
+
+/* Page n of the file is filled with its number in the list. */
+static void raw_page(struct ctx *c, const struct raw *r, int i, uint8_t *page)
+{
+	uint32_t size = r->header.page_size;
+
+	if (r->pgnos[i] == 1) {
+		fill_page1(c, page, c->db.page_size);
+		return;
+	}
+	memset(page, 'A' + i, size);
+}
+
+static void raw_finish(struct ctx *c, uint64_t post)
+{
+	uint8_t *all = malloc(c->ltx.size + 16), trailer[16];
+	uint64_t crc;
+
+	put_be32(trailer, (uint32_t)(post >> 32));
+	put_be32(trailer + 4, (uint32_t)post);
+	assert_int_equal(spool_read(&c->ltx, 0, all, c->ltx.size), c->ltx.size);
+	crc = crc64_iso(crc64_iso(0, all, c->ltx.size), trailer, 8) | LTX_CHECKSUM_FLAG;
+	put_be32(trailer + 8, (uint32_t)(crc >> 32));
+	put_be32(trailer + 12, (uint32_t)crc);
+	assert_int_equal(spool_append(&c->ltx, trailer, 16), 0);
+	free(all);
+}
+
+/* Writes it, its post-apply checksum following from c->db and its pages; flip: of that checksum. */
+static void raw_write(struct ctx *c, struct raw *r, uint64_t flip)
+{
+	uint32_t lock = ltx_lock_pgno(c->db.page_size);
+	uint8_t *page = malloc(65536), head[LTX_HEADER_SIZE], pgno[4];
+	uint64_t sum = c->cs.before.checksum;
+
+	spool_reset(&c->ltx);
+	ltx_header_encode(&r->header, head);
+	assert_int_equal(spool_append(&c->ltx, head, sizeof head), 0);
+	for (int i = 0; r->pgnos[i]; i++) {
+		uint32_t p = r->pgnos[i];
+
+		raw_page(c, r, i, page);
+		put_be32(pgno, p);
+		assert_int_equal(spool_append(&c->ltx, pgno, 4), 0);
+		assert_int_equal(spool_append(&c->ltx, page, r->header.page_size), 0);
+		sum ^= ltx_page_checksum(p, page, r->header.page_size);
+		if (p <= c->db.size && p != lock)
+			sum ^= ltx_page_checksum(p, page_of(&c->db, p), c->db.page_size);
+	}
+	for (uint64_t n = (uint64_t)r->header.commit + 1; n <= c->db.size; n++) {
+		uint32_t p = (uint32_t)n;
+
+		if (p != lock)
+			sum ^= ltx_page_checksum(p, page_of(&c->db, p), c->db.page_size);
+	}
+	put_be32(pgno, 0);
+	assert_int_equal(spool_append(&c->ltx, pgno, 4), 0);
+	r->sum = sum | LTX_CHECKSUM_FLAG;
+	raw_finish(c, r->sum ^ flip);
+	free(page);
+}
+
+/* A good one: of a database of four pages, 2 changed, 5 and 6 added. */
+static struct raw raw_of(struct ctx *c)
+{
+	return (struct raw){
+		.header = {.page_size = c->db.page_size, .commit = c->db.base + 6, .min_txid = c->cs.before.txid + 1,
+			   .max_txid = c->cs.before.txid + 1, .pre_apply = c->cs.before.checksum, .node_id = NODE,
+			   .timestamp_ms = 1},
+		.pgnos = {c->db.base + 2, c->db.base + 5, c->db.base + 6},
+	};
+}
+
+static int adopt_raw(struct ctx *c, struct raw *r, uint64_t flip)
+{
+	struct adopted a = {0};
+	struct changeset cs;
+	int err;
+
+	raw_write(c, r, flip);
+	err = adopt(c, &cs, &a);
+	if (!err) {
+		assert_int_equal(a.commit, r->header.commit);
+		assert_true(cs.after.checksum == r->sum);
+	}
+	return err;
+}
+
+static void adopt__each_field_of_the_header__only_the_one_that_fits(void **state)
+{
+	struct ctx *c = *state;
+
+	/* Every bit of the header flipped, the file's own checksum right all the same. */
+	for (int bit = 0; bit < LTX_HEADER_SIZE * 8; bit++) {
+		int byte = bit / 8;
+		/* Timestamp and node; where it was in LiteFS' WAL, of which the format has its own idea. */
+		bool any = (byte >= 32 && byte < 40) || (byte >= 72 && byte < 80), wal = byte >= 48 && byte < 72;
+		struct adopted a = {0};
+		struct changeset cs;
+		struct raw r;
+		uint8_t b;
+		int err;
+
+		make(c, 512, 0, 4, 8);
+		r = raw_of(c);
+		raw_write(c, &r, 0);
+		assert_int_equal(spool_truncate(&c->ltx, c->ltx.size - 16), 0);
+		assert_int_equal(spool_read(&c->ltx, (uint64_t)byte, &b, 1), 1);
+		b ^= (uint8_t)(1 << bit % 8);
+		assert_int_equal(spool_write(&c->ltx, (uint64_t)byte, &b, 1), 0);
+		raw_finish(c, r.sum);
+		err = adopt(c, &cs, &a);
+		if (!wal)
+			assert_int_equal(err, any ? 0 : -EBADMSG);
+		else
+			assert_true(err == 0 || err == -EBADMSG);
+		if (err)
+			assert_int_equal(a.commit, 0); /* refused before its end */
+		unmake(c);
+	}
+}
+
+static void adopt__values_of_the_header__as_litefs_would_have_to_take_them(void **state)
+{
+	enum { GOOD, SIZE, PRE, TXID_BEFORE, TXID_SAME, TXID_AFTER, RANGE, DROP, SNAPSHOT, GROWTH, CASES };
+	struct ctx *c = *state;
+
+	for (int kind = 0; kind < CASES; kind++) {
+		struct raw r;
+
+		make(c, 1024, 0, 4, 8);
+		r = raw_of(c);
+		switch (kind) {
+		case SIZE:
+			r.header.page_size = 2048;
+			break;
+		case PRE:
+			r.header.pre_apply ^= 1;
+			break;
+		case TXID_BEFORE:
+			r.header.min_txid = r.header.max_txid = c->cs.before.txid - 1;
+			break;
+		case TXID_SAME:
+			r.header.min_txid = r.header.max_txid = c->cs.before.txid;
+			break;
+		case TXID_AFTER:
+			r.header.min_txid++;
+			r.header.max_txid++;
+			break;
+		case RANGE:
+			r.header.max_txid++;
+			break;
+		case DROP:
+			r.header.commit = 0;
+			r.pgnos[0] = 0;
+			break;
+		case SNAPSHOT: /* of a database without a position: never one of a WAL */
+			c->cs.before = (struct pos){0};
+			r = raw_of(c);
+			for (uint32_t i = 0; i < 6; i++)
+				r.pgnos[i] = i + 1;
+			break;
+		case GROWTH:
+			r.header.commit = UINT32_MAX;
+			break;
+		default:
+			break;
+		}
+		assert_int_equal(adopt_raw(c, &r, 0), kind == GOOD ? 0 : -EBADMSG);
+		unmake(c);
+	}
+}
+
+static void adopt__pages__in_order_each_once_and_all_that_are_added(void **state)
+{
+	static const struct {
+		uint32_t old, commit, pgnos[8];
+		bool at_lock; /* numbers count from three pages before the lock page, which is 3 then */
+		int err;
+	} cases[] = {
+		{4, 6, {2, 5, 6}, false, 0},
+		{4, 4, {2}, false, 0},
+		{4, 2, {2}, false, 0},
+		{4, 6, {1, 2, 3, 4, 5, 6}, false, 0},
+		{4, 6, {5, 6}, false, 0},
+		{4, 6, {0}, false, -EBADMSG},
+		{4, 4, {0}, false, -EBADMSG},
+		{4, 6, {2, 6}, false, -EBADMSG},
+		{4, 6, {2, 5}, false, -EBADMSG},
+		{4, 6, {2}, false, -EBADMSG},
+		{4, 6, {5, 6, 2}, false, -EBADMSG},
+		{4, 6, {2, 6, 5}, false, -EBADMSG},
+		{4, 6, {2, 2, 5, 6}, false, -EBADMSG},
+		{4, 6, {2, 5, 5, 6}, false, -EBADMSG},
+		{4, 6, {2, 5, 6, 7}, false, -EBADMSG},
+		{4, 2, {3}, false, -EBADMSG},
+		{4, 2, {4}, false, -EBADMSG},
+		/* 3 is the lock page. */
+		{1, 5, {2, 4, 5}, true, 0},
+		{2, 5, {4, 5}, true, 0},
+		{2, 4, {4}, true, 0},
+		{3, 4, {4}, true, 0},
+		{4, 2, {1}, true, 0},
+		{4, 5, {2, 5}, true, 0},
+		{2, 3, {1}, true, 0}, /* ends with it */
+		{1, 5, {2, 3, 4, 5}, true, -EBADMSG},
+		{4, 4, {3}, true, -EBADMSG},
+		{1, 5, {2, 5}, true, -EBADMSG},
+		{1, 5, {4, 5}, true, -EBADMSG},
+		{2, 5, {4}, true, -EBADMSG},
+		{2, 4, {1}, true, -EBADMSG},
+	};
+	struct ctx *c = *state;
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		uint32_t base = cases[i].at_lock ? ltx_lock_pgno(4096) - 3 : 0;
+		struct raw r;
+		int err;
+
+		make(c, 4096, base, cases[i].old, 8);
+		r = raw_of(c);
+		r.header.commit = base + cases[i].commit;
+		for (int k = 0; k < 8; k++)
+			r.pgnos[k] = cases[i].pgnos[k] ? base + cases[i].pgnos[k] : 0;
+		err = adopt_raw(c, &r, 0);
+		if (err != cases[i].err)
+			print_message("case %zu: %d\n", i, err);
+		assert_int_equal(err, cases[i].err);
+		unmake(c);
+	}
+}
+
+static void adopt__post_apply_checksum__from_the_pages_alone(void **state)
+{
+	struct ctx *c = *state;
+
+	for (int bit = 0; bit < 64; bit++) {
+		struct raw r;
+
+		make(c, 512, 0, 4, 8);
+		r = raw_of(c);
+		assert_int_equal(adopt_raw(c, &r, UINT64_C(1) << bit), -EBADMSG);
+		unmake(c);
+	}
+}
+
+static void adopt__old_pages_are_others__ebadmsg(void **state)
+{
+	struct ctx *c = *state;
+
+	/* 2 is changed, 5 and 6 are cut off. */
+	for (int nth = 1; nth <= 4; nth++) {
+		struct raw r;
+
+		make(c, 512, 0, 6, 8);
+		r = raw_of(c);
+		r.header.commit = 4;
+		r.pgnos[1] = 0;
+		raw_write(c, &r, 0);
+		c->old_calls = 0;
+		c->lie_old = nth;
+		assert_int_equal(adopt_raw(c, &r, 0), nth <= 3 ? -EBADMSG : 0);
+		assert_int_equal(c->old_calls, 3);
+		unmake(c);
+	}
+}
+
+static void adopt__page_1__of_this_page_size_and_in_wal_mode(void **state)
+{
+	static const struct {
+		int at, value, err;
+	} cases[] = {
+		{50, 1, 0}, {0, 'X', -EBADMSG}, {16, 0x20, -EBADMSG}, {18, 1, -EBADMSG}, {19, 1, -EBADMSG}, {18, 3, -EBADMSG},
+	};
+	struct ctx *c = *state;
+
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct adopted a = {0};
+		struct changeset cs;
+		uint64_t sum;
+		struct raw r;
+		uint8_t page[4096];
+
+		make(c, 4096, 0, 4, 8);
+		r = raw_of(c);
+		r.pgnos[0] = 1;
+		r.pgnos[1] = 0;
+		r.header.commit = 4;
+		raw_write(c, &r, 0);
+		assert_int_equal(spool_read(&c->ltx, 104, page, sizeof page), sizeof page);
+		sum = r.sum ^ ltx_page_checksum(1, page, sizeof page);
+		page[cases[i].at] = (uint8_t)cases[i].value;
+		sum ^= ltx_page_checksum(1, page, sizeof page);
+		assert_int_equal(spool_write(&c->ltx, 104, page, sizeof page), 0);
+		assert_int_equal(spool_truncate(&c->ltx, c->ltx.size - 16), 0);
+		raw_finish(c, sum | LTX_CHECKSUM_FLAG);
+		assert_int_equal(adopt(c, &cs, &a), cases[i].err);
+		unmake(c);
+	}
+}
+
+static void adopt__file_cut_longer_or_damaged_at_any_place__ebadmsg(void **state)
+{
+	struct ctx *c = *state;
+
+	for (int packed = 0; packed < 2; packed++) {
+		uint32_t page_size = packed ? 16384 : 512;
+		uint64_t size;
+		uint8_t *all;
+
+		make(c, page_size, 0, 6, 8);
+		for (uint32_t p = 2; p <= 8; p++)
+			memset(add_frame(c, p, p == 8 ? 8 : 0), (int)p, page_size);
+		assert_int_equal(build(c), 0);
+		size = c->ltx.size;
+		all = malloc(size + 1);
+		assert_int_equal(spool_read(&c->ltx, 0, all, size), size);
+		all[size] = 0;
+		for (uint64_t at = 0; at <= size + 1; at += at < 120 || at + 20 > size ? 1 : 7) {
+			for (int kind = 0; kind < 2; kind++) {
+				struct adopted a = {0};
+				struct changeset cs;
+				uint64_t len = kind ? size : at;
+				bool same = kind ? at >= size : at == size;
+
+				spool_reset(&c->ltx);
+				if (kind && at < size)
+					all[at] ^= 0x10;
+				assert_int_equal(spool_append(&c->ltx, all, len), 0);
+				if (kind && at < size)
+					all[at] ^= 0x10;
+				assert_int_equal(adopt(c, &cs, &a), same ? 0 : -EBADMSG);
+			}
+		}
+		free(all);
+		unmake(c);
+	}
+}
+
+static void adopt__whoever_fails_at_any_call__its_error(void **state)
+{
+	struct ctx *c = *state;
+	unsigned failed[4] = {0};
+
+	for (int which = 0; which < 4; which++) {
+		for (int nth = 1;; nth++) {
+			struct adopted a = {.step = 200};
+			struct changeset cs;
+			int err;
+
+			make(c, 512, 0, 6, 8);
+			add_frame(c, 2, 0);
+			add_frame(c, 3, 4);
+			assert_int_equal(build(c), 0);
+			c->old_calls = c->keep_calls = 0;
+			*(which == 0 ? &a.fail_append : which == 1 ? &a.fail_read : which == 2 ? &c->fail_old : &c->fail_keep) = nth;
+			err = adopt(c, &cs, &a);
+			unmake(c);
+			if (!err)
+				break;
+			assert_int_equal(err, which == 0 || which == 3 ? -ENOSPC : -EIO);
+			failed[which]++;
+		}
+	}
+	assert_int_equal(failed[0], 2);
+	assert_true(failed[1] >= 6);
+	assert_int_equal(failed[2], 4); /* 2, 3 and the cut 5, 6 */
+	assert_int_equal(failed[3], 4);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -856,6 +1372,16 @@ int main(void)
 		TEST(build_refs__none_and_a_cut__something_to_send),
 		TEST(build__spool_fails__its_error),
 		TEST(build__beyond_the_thresholds__spilled_and_packed),
+		TEST(adopt__whatever_is_built__same_pages_undo_and_position),
+		TEST(adopt__a_cut_without_a_page__ebadmsg),
+		TEST(adopt__each_field_of_the_header__only_the_one_that_fits),
+		TEST(adopt__values_of_the_header__as_litefs_would_have_to_take_them),
+		TEST(adopt__pages__in_order_each_once_and_all_that_are_added),
+		TEST(adopt__post_apply_checksum__from_the_pages_alone),
+		TEST(adopt__old_pages_are_others__ebadmsg),
+		TEST(adopt__page_1__of_this_page_size_and_in_wal_mode),
+		TEST(adopt__file_cut_longer_or_damaged_at_any_place__ebadmsg),
+		TEST(adopt__whoever_fails_at_any_call__its_error),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
