@@ -265,6 +265,7 @@ struct db {
 #define UPGRADE_NS (5 * NS_PER_MS)
 #define WRITE_PARK_UPGRADE_NS NS_PER_S
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
+#define WRITE_PARK_QUEUE_NS (10 * NS_PER_MS)
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
 #define RECOVERIES_MAX 3
 #define RECOVERY_NS (20 * NS_PER_MS)

@@ -308,6 +308,9 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 		return -EAGAIN;
 	} else {
 		wait_ns = db->rtt_ns * 3 / 2;
+		/* In a queue of turns: each time that it is sent away it sleeps longer, and finds its turn idle. */
+		if (wait_ns < WRITE_PARK_QUEUE_NS && (db->holder || (db->gateway && db->up == db->gateway)))
+			wait_ns = WRITE_PARK_QUEUE_NS;
 		if (wait_ns < WRITE_PARK_MIN_NS)
 			wait_ns = WRITE_PARK_MIN_NS;
 		if (wait_ns > WRITE_PARK_MAX_NS)

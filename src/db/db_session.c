@@ -29,6 +29,7 @@
 /* A client of this node that was sent away is still there for so long: SQLite sleeps 100 ms at most. */
 #define LOCAL_RECENT_NS (110 * NS_PER_MS)
 /* What its turn waits for one of them to come again. */
+#define HOLD_LONE_NS NS_PER_S
 #define LOCAL_KEEP_NS (40 * NS_PER_MS)
 
 /* ---- turns ---- */
@@ -400,6 +401,14 @@ int db_gw_commit(struct db *db, uint64_t id, struct spool *ltx, struct db_gw_cal
 	return err;
 }
 
+/* LiteFS' own waiters (HALT, direct clients) cannot be seen before they have had their turn: now and then one for them. */
+static bool hold_is_over_locked(struct db *db)
+{
+	int64_t now = clock_now_ns(), span_ns = db_peers_locked(db, now) ? db->hold_span_ns : HOLD_LONE_NS;
+
+	return now - db->hold_since_ns >= span_ns;
+}
+
 void db_end_session_commit_locked(struct db *db, struct db_session *s, int err)
 {
 	struct db_gw_call *call = s->call;
@@ -407,7 +416,7 @@ void db_end_session_commit_locked(struct db *db, struct db_session *s, int err)
 	call->pos = db->tip;
 	call->waiting = count_waiting(db);
 	call->unknown = err && db->commit_unknown;
-	call->yield = (call->waiting || locals_wait_locked(db)) && turn_is_over(db);
+	call->yield = ((call->waiting || locals_wait_locked(db)) && turn_is_over(db)) || hold_is_over_locked(db);
 	s->committing = false;
 	s->call = NULL;
 	s->lease_ns = clock_now_ns() + LEASE_NS;
