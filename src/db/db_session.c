@@ -359,6 +359,10 @@ int db_gw_begin(struct db *db, uint64_t id, uint64_t peer, int64_t until_ns, str
 		}
 	} else if (db->stop || db->absent || db->mode != DB_MODE_WAL || lock_owner_find(&db->locks, id)) {
 		err = -ENOTSUP;
+		if (!db->stop && !db->absent && !(db->guard_held && db->valid)) { /* the mode may have changed since anybody here looked */
+			db->want_guard = true;
+			pthread_cond_signal(&db->g_cond);
+		}
 	} else {
 		*fresh = (struct db_session){.id = id, .peer = peer, .until_ns = until_ns};
 		err = begin_locked(db, fresh, call);
