@@ -360,17 +360,6 @@ def test_rollback_journal__with_a_gateway__goes_by_halt():
         assert node.sql(DB, "PRAGMA journal_mode = wal").strip() == "wal"
         verdicts.update(reach_gateway(node, "wal"))
         assert_verdicts(cluster, verdicts)
-        with cluster.primary.conn(DB) as conn:
-            def alone():
-                try:
-                    return conn("PRAGMA journal_mode = delete") == [("delete",)]
-                except SqlError as error:  # SQLite does not wait here for a lock that is kept after a commit
-                    assert error.is_busy, error
-                    return False
-            wait_until("the mode is changed", alone, 20, every=0.1)
-        cluster.wait_converged(DB)
-        insert_until_ok(node, "rollback again")
-        assert_verdicts(cluster, verdicts | {"rollback again": "ok"})
 
 
 def test_database__created_and_removed_on_replica__with_a_gateway():
