@@ -111,6 +111,12 @@ static uint32_t count_waiting(const struct db *db)
 	return n;
 }
 
+/* LiteFS' WRITE is here, or may be asked for. */
+static bool can_be_had_locked(const struct db *db, int64_t now)
+{
+	return db->up_state == UP_HELD || (db->up_state == UP_IDLE && now >= db->pause_until_ns);
+}
+
 bool db_session_is_next_locked(struct db *db)
 {
 	const struct db_session *s = next_session(db);
@@ -118,6 +124,11 @@ bool db_session_is_next_locked(struct db *db)
 
 	if (!s)
 		return false;
+	if (db->turn_peer == 0 && !db->turn_count && locals_wait_locked(db) && !can_be_had_locked(db, now)) {
+		db->turn_since_ns = now; /* its turn has yet to begin */
+		db->local_until_ns = now + LOCAL_KEEP_NS;
+		return false;
+	}
 	if (db->turn_peer == 0)
 		return turn_is_over(db) || now >= db->local_until_ns;
 	if (!locals_wait_locked(db) || served_of(db, s->peer) <= served_of(db, 0))
