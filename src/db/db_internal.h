@@ -265,7 +265,12 @@ struct db {
 #define UPGRADE_NS (5 * NS_PER_MS)
 #define WRITE_PARK_UPGRADE_NS NS_PER_S
 #define WRITE_PARK_MIN_NS (3 * NS_PER_MS)
-#define WRITE_PARK_QUEUE_NS (10 * NS_PER_MS)
+/* READ of who waits for WRITE in a queue of turns: with several connections, with one; and how long it counts as such. */
+#define HOLD_BACK_NS (10 * NS_PER_MS)
+#define HOLD_BACK_SINGLE_NS (60 * NS_PER_MS)
+#define HOLD_BACK_RECENT_NS (150 * NS_PER_MS)
+/* Of the self upstream, while sessions are there and no node that uses HALT is known. */
+#define HOLD_LONE_NS NS_PER_S
 #define WRITE_PARK_MAX_NS (20 * NS_PER_MS)
 #define RECOVERIES_MAX 3
 #define RECOVERY_NS (20 * NS_PER_MS)
@@ -382,6 +387,7 @@ bool db_fold_wanted_locked(const struct db *db);
 
 /* db_upstream.c, db_commit.c: U */
 void db_note_peer(struct db *db, uint64_t txid); /* mu not held: who committed this foreign transaction? */
+bool db_hold_is_over_locked(const struct db *db, int64_t now_ns); /* what is held upstream is for others now */
 int db_peers_locked(const struct db *db, int64_t now_ns); /* nodes that committed lately */
 void *db_upstream_main(void *arg);
 void db_commit(struct db *db); /* mu held; let go inside */

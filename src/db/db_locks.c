@@ -12,6 +12,9 @@
  * Bytes that SQLite does not lock give ENOLCK. F_SETLKW, which SQLite hardly uses, waits for other owners
  * as POSIX says, but not for what is refused above.
  *
+ * Who waits in a queue of turns (a gateway's, here or elsewhere) and has been refused WRITE comes with READ first. It is that which
+ * waits then, for a moment: with a snapshot from before its turn it would be sent away once more, and sleep, in the middle of it.
+ *
  * A process with several connections holds a mutex of SQLite's during a lock call, and its
  * other threads cannot even unlock: it is answered EAGAIN instead of being parked for long.
  */
@@ -63,7 +66,7 @@ static void writer_left_locked(struct db *db, bool explicitly)
 	if (db->must_fold)
 		pthread_cond_signal(&db->g_cond);
 	if (db->up_state == UP_HELD && !db->locks.exclusive[SLOT_HALT] &&
-	    (db->up_idle_since_ns >= db->hold_end_ns || db->turn_commits >= db->turn_quota || db->turn_over)) {
+	    (db_hold_is_over_locked(db, db->up_idle_since_ns) || db->turn_commits >= db->turn_quota || db->turn_over)) {
 		db->end_wanted = true; /* others want it too */
 		/* On the primary they want the guard away as well: nobody new gets in before that. */
 		db->want_gap = db->up_is_self;
@@ -103,6 +106,7 @@ void db_session_unlock_locked(struct db *db, uint64_t id)
 	unlock_locked(db, owner, SLOT_BIT(SLOT_WRITE), true);
 	lock_owner_forget(&db->locks, owner);
 	reader_left_locked(db); /* it counted as one */
+	db_answer_reads_locked(db); /* who was held back for it */
 }
 
 /* A reader that was sent away has come again. SQLite sleeps longer each time, until it is let in. */
@@ -136,6 +140,15 @@ static bool is_stale_locked(const struct db *db, pid_t tgid)
 	return false;
 }
 
+/* Another node has WRITE, and ours is to come. */
+static bool in_queue_locked(const struct db *db)
+{
+	if (db->holder)
+		return true;
+	return db->gateway && db->up == db->gateway &&
+	       (db->up_state == UP_BEGIN || db->up_state == UP_PUBLISH || (db->up_state == UP_HELD && db->catching));
+}
+
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked)
 {
 	enum lock_slot slot;
@@ -150,6 +163,9 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 		return DB_PARKED;
 	if (!(db->guard_held && db->valid) && !db->window)
 		return DB_PARKED;
+	if (owner->hold_back_ns && in_queue_locked(db) && clock_now_ns() < owner->hold_back_ns)
+		return DB_PARKED;
+	owner->hold_back_ns = 0;
 	if (lock_conflict(&db->locks, owner, slots, false, &slot))
 		return -EAGAIN;
 	owner->read_seq = db->commit_seq;
@@ -169,6 +185,9 @@ static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t sl
 	int64_t now;
 
 	came_again(owner);
+	now = clock_now_ns();
+	if (!owner->hold_back_ns && in_queue_locked(db) && now - owner->write_refused_ns < HOLD_BACK_RECENT_NS && !(owner->shared & SLOTS_READ))
+		owner->hold_back_ns = now + (db_single_locked(db, owner->tgid) ? HOLD_BACK_SINGLE_NS : HOLD_BACK_NS);
 	result = db_read_request_locked(db, owner, slots, false);
 	if (result == 0)
 		owner->retry_ns = 0; /* on the header that it has seen */
@@ -282,9 +301,11 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 	int result = db_write_request_locked(db, owner);
 	int64_t wait_ns;
 
+	if (result == 0)
+		owner->write_refused_ns = 0;
 	if (result == -EAGAIN) {
 		db->stats.busy_write++;
-		db->writer_sent_away_ns = clock_now_ns();
+		db->writer_sent_away_ns = owner->write_refused_ns = clock_now_ns();
 	}
 	if (result != DB_PARKED || !call)
 		return result;
@@ -304,13 +325,10 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 	} else if (db_writer_locked(db) && !db->holder) {
 		/* It may be of the same process. */
 		db->stats.busy_write++;
-		db->writer_sent_away_ns = clock_now_ns();
+		db->writer_sent_away_ns = owner->write_refused_ns = clock_now_ns();
 		return -EAGAIN;
 	} else {
 		wait_ns = db->rtt_ns * 3 / 2;
-		/* In a queue of turns: each time that it is sent away it sleeps longer, and finds its turn idle. */
-		if (wait_ns < WRITE_PARK_QUEUE_NS && (db->holder || (db->gateway && db->up == db->gateway)))
-			wait_ns = WRITE_PARK_QUEUE_NS;
 		if (wait_ns < WRITE_PARK_MIN_NS)
 			wait_ns = WRITE_PARK_MIN_NS;
 		if (wait_ns > WRITE_PARK_MAX_NS)

@@ -37,8 +37,18 @@ static void answer(struct db *db, struct db_call **pp, int result)
 			owner->sent_away_ns = clock_now_ns();
 	}
 	if (result == -EAGAIN && call->kind == PARK_WRITE) {
+		struct lock_owner *owner = lock_owner_find(&db->locks, call->owner);
+
 		db->stats.busy_write++;
 		db->writer_sent_away_ns = clock_now_ns();
+		if (owner)
+			owner->write_refused_ns = db->writer_sent_away_ns;
+	}
+	if (result == 0 && call->kind == PARK_WRITE) {
+		struct lock_owner *owner = lock_owner_find(&db->locks, call->owner);
+
+		if (owner)
+			owner->write_refused_ns = 0;
 	}
 	if (result == -EAGAIN && call->kind == PARK_AGAIN)
 		result = -EIO; /* a write knows no BUSY */
@@ -167,6 +177,26 @@ void db_answer_writes_locked(struct db *db, int result)
 		db_offer_session_locked(db);
 }
 
+/* True: answered. */
+static bool end_hold_back_locked(struct db *db, struct db_call **pp, int64_t now_ns, int64_t *next_ns)
+{
+	struct lock_owner *owner = lock_owner_find(&db->locks, (*pp)->owner);
+	int result;
+
+	if (!owner || !owner->hold_back_ns)
+		return false;
+	if (now_ns < owner->hold_back_ns) {
+		if (owner->hold_back_ns < *next_ns)
+			*next_ns = owner->hold_back_ns;
+		return false;
+	}
+	result = db_read_request_locked(db, owner, (*pp)->slots, true);
+	if (result == DB_PARKED)
+		return false;
+	answer(db, pp, result);
+	return true;
+}
+
 void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns)
 {
 	struct db_call **pp = &db->parked;
@@ -174,6 +204,8 @@ void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns)
 	db_tick_sessions_locked(db, now_ns, next_ns);
 
 	while (*pp) {
+		if ((*pp)->kind == PARK_READ && end_hold_back_locked(db, pp, now_ns, next_ns))
+			continue;
 		if ((*pp)->kind != PARK_COMMIT && (*pp)->deadline_ns <= now_ns) {
 			answer(db, pp, -EAGAIN);
 			continue;

@@ -26,10 +26,9 @@
 #define TURN_COMMITS 64
 #define TURN_NS (120 * NS_PER_MS)
 #define LEASE_NS (GW_LEASE_MS * NS_PER_MS)
-/* A client of this node that was sent away is still there for so long: SQLite sleeps 100 ms at most. */
-#define LOCAL_RECENT_NS (110 * NS_PER_MS)
+/* A client of this node that was sent away is still there for so long: SQLite sleeps 100 ms at most, and is held back before and after. */
+#define LOCAL_RECENT_NS (150 * NS_PER_MS)
 /* What its turn waits for one of them to come again. */
-#define HOLD_LONE_NS NS_PER_S
 #define LOCAL_KEEP_NS (40 * NS_PER_MS)
 
 /* ---- turns ---- */
@@ -122,7 +121,7 @@ bool db_session_is_next_locked(struct db *db)
 	const struct db_session *s = next_session(db);
 	int64_t now = clock_now_ns();
 
-	if (!s)
+	if (!s || db->holder)
 		return false;
 	if (db->turn_peer == 0 && !db->turn_count && locals_wait_locked(db) && !can_be_had_locked(db, now)) {
 		db->turn_since_ns = now; /* its turn has yet to begin */
@@ -416,14 +415,6 @@ int db_gw_commit(struct db *db, uint64_t id, struct spool *ltx, struct db_gw_cal
 	return err;
 }
 
-/* LiteFS' own waiters (HALT, direct clients) cannot be seen before they have had their turn: now and then one for them. */
-static bool hold_is_over_locked(struct db *db)
-{
-	int64_t now = clock_now_ns(), span_ns = db_peers_locked(db, now) ? db->hold_span_ns : HOLD_LONE_NS;
-
-	return now - db->hold_since_ns >= span_ns;
-}
-
 void db_end_session_commit_locked(struct db *db, struct db_session *s, int err)
 {
 	struct db_gw_call *call = s->call;
@@ -431,7 +422,9 @@ void db_end_session_commit_locked(struct db *db, struct db_session *s, int err)
 	call->pos = db->tip;
 	call->waiting = count_waiting(db);
 	call->unknown = err && db->commit_unknown;
-	call->yield = ((call->waiting || locals_wait_locked(db)) && turn_is_over(db)) || hold_is_over_locked(db);
+	call->yield = ((call->waiting || locals_wait_locked(db)) && turn_is_over(db)) ||
+		      /* LiteFS' own waiters (HALT, direct clients) cannot be seen before they have had their turn: one for them, now and then. */
+		      db_hold_is_over_locked(db, clock_now_ns());
 	s->committing = false;
 	s->call = NULL;
 	s->lease_ns = clock_now_ns() + LEASE_NS;

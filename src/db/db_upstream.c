@@ -112,6 +112,18 @@ static void set_hold_end_locked(struct db *db)
 	db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
 }
 
+static int64_t hold_end_locked(const struct db *db, int64_t now)
+{
+	if (db->up_is_self && db->sessions && !db_peers_locked(db, now))
+		return db->hold_since_ns + HOLD_LONE_NS;
+	return db->hold_end_ns;
+}
+
+bool db_hold_is_over_locked(const struct db *db, int64_t now)
+{
+	return now >= hold_end_locked(db, now);
+}
+
 /* The transactions that begin has brought; without them LiteFS here has to catch up first. */
 static void publish_bundle_locked(struct db *db, const struct upstream_grant *grant)
 {
@@ -213,6 +225,7 @@ static void begin_locked(struct db *db)
 	}
 	if (pos_equal(pos, db->tip)) {
 		db_answer_writes_locked(db, 0);
+		db_answer_reads_locked(db);
 		return;
 	}
 	/* LiteFS is behind, or the clients are: they let go of their snapshot and come again. */
@@ -360,7 +373,7 @@ static int64_t held_locked(struct db *db)
 {
 	const struct settings *s = db->config->settings;
 	int64_t now = clock_now_ns();
-	int64_t hold_end = db->hold_end_ns;
+	int64_t hold_end = hold_end_locked(db, now);
 	int64_t linger_end = db->up_idle_since_ns + s->halt_linger_ms * NS_PER_MS;
 
 	if (db->keep_until_ns) /* nobody has come for it yet */

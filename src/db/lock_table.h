@@ -52,6 +52,8 @@ struct lock_owner {
 	int64_t retry_ns; /* how long it stays away then */
 	uint32_t recoveries; /* times that it asked for WRITE, to recover, since it last read ... */
 	int64_t recovery_ns; /* ... and when it did so first */
+	int64_t write_refused_ns; /* when it was last told to come again for WRITE; 0: it has had it since */
+	int64_t hold_back_ns; /* READ is not given before, unless WRITE can be had: see db_locks.c */
 	bool refused; /* asked for EXCLUSIVE of a WAL database since it last read */
 	bool disowned; /* see db_disown_connections_locked() */
 	struct lock_owner *next;
