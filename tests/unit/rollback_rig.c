@@ -171,6 +171,23 @@ static void apply_locked(struct local *l, const uint8_t *ltx, size_t len)
 	ltx_decoder_fini(&dec);
 }
 
+struct queued {
+	struct queued *next;
+	size_t len;
+	uint8_t ltx[];
+};
+
+static void dequeue(struct local *l)
+{
+	struct queued *q = l->queue;
+
+	l->ltx = malloc(q->len);
+	memcpy(l->ltx, q->ltx, q->len);
+	l->ltx_len = q->len;
+	l->queue = q->next;
+	free(q);
+}
+
 static void apply_next_locked(struct local *l)
 {
 	struct rig *r = l->rig;
@@ -197,8 +214,11 @@ static void *applier_main(void *arg)
 
 	pthread_mutex_lock(&r->mutex);
 	while (!r->stop) {
-		struct local *l = r->a.ltx ? &r->a : r->b.ltx ? &r->b : NULL;
+		struct local *l;
 
+		if (!r->a.ltx && r->a.queue)
+			dequeue(&r->a);
+		l = r->a.ltx ? &r->a : r->b.ltx ? &r->b : NULL;
 		if (!l || r->hold)
 			pthread_cond_wait(&r->changed, &r->mutex);
 		else
@@ -227,6 +247,20 @@ static void on_tx(void *arg, const char *name, const uint8_t *ltx, size_t len)
 	}
 	pthread_cond_broadcast(&r->changed);
 	pthread_mutex_unlock(&r->mutex);
+}
+
+void rig_queue(struct local *l, const uint8_t *ltx, size_t len)
+{
+	struct queued *q = malloc(sizeof *q + len), **tail = &l->queue;
+
+	*q = (struct queued){.len = len};
+	memcpy(q->ltx, ltx, len);
+	pthread_mutex_lock(&l->rig->mutex);
+	while (*tail)
+		tail = &(*tail)->next;
+	*tail = q;
+	pthread_cond_broadcast(&l->rig->changed);
+	pthread_mutex_unlock(&l->rig->mutex);
 }
 
 void rig_hold(struct rig *r, bool yes)
@@ -460,7 +494,10 @@ static void make_database(struct local *l)
 
 	path_of(l, "", path);
 	assert_int_equal(sqlite3_open(path, &conn), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(conn, "PRAGMA page_size=4096; CREATE TABLE t(a)", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(conn, l->rig->wal ? "PRAGMA page_size=4096; PRAGMA journal_mode=WAL; CREATE TABLE t(a)"
+							: "PRAGMA page_size=4096; CREATE TABLE t(a)",
+				      NULL, NULL, NULL),
+			 SQLITE_OK);
 	assert_int_equal(sqlite3_close(conn), SQLITE_OK);
 	l->db_fd = open_file(l, "");
 	l->shm_fd = open_file(l, "-shm");
@@ -536,6 +573,10 @@ void rig_free(struct rig *r)
 	pthread_mutex_unlock(&r->mutex);
 	pthread_join(r->applier, NULL);
 	for (int i = 0; i < 2; i++) {
+		while (locals[i]->queue) {
+			free(locals[i]->ltx);
+			dequeue(locals[i]);
+		}
 		free(locals[i]->ltx);
 		close_files(locals[i]);
 	}

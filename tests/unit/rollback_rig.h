@@ -49,6 +49,7 @@ struct local {
 	struct pos pos; /* of a dropped one, too */
 	uint8_t *ltx; /* to be applied */
 	size_t ltx_len;
+	struct queued *queue; /* and after it */
 	struct db *db;
 };
 
@@ -63,6 +64,7 @@ struct rig {
 	pthread_mutex_t mutex;
 	pthread_cond_t changed;
 	bool stop, hold;
+	bool wal; /* databases that are made are in WAL mode */
 	unsigned applied;
 	char events[4000];
 };
@@ -78,6 +80,8 @@ void rig_make_primary(struct rig *rig);
 /* LiteFS applies nothing meanwhile. */
 void rig_hold(struct rig *rig, bool yes);
 void rig_wait_applied(struct rig *rig, unsigned n);
+/* Comes over the stream after what is there already. */
+void rig_queue(struct local *l, const uint8_t *ltx, size_t len);
 /* A transaction of another node: page 2 filled with `fill`. To this node only where `here`. */
 void rig_foreign(struct local *l, uint8_t fill, bool here);
 void rig_drop_here(struct local *l); /* by another node */
