@@ -1356,7 +1356,7 @@ static void turns__a_client_and_two_peers__even_and_short(void **state)
 		if (racers[i].peer)
 			assert_true(racers[i].longest <= TURN_COMMITS && racers[i].yields > 0);
 	}
-	assert_true(least > 0 && most <= 3 * least + 2 * TURN_COMMITS);
+	assert_true(least > 0 && most <= 2 * least + 2 * TURN_COMMITS);
 	txids = racers[0].commits + racers[1].commits + racers[2].commits;
 	assert_true(rig_pos(c->l).txid == 10 + txids);
 	assert_true(rig_is_exact(c->l));
