@@ -387,14 +387,20 @@ static void forget_stores(struct ctx *c)
 	pthread_mutex_unlock(&c->mutex);
 }
 
+/* As SQLite reads it: again while its copies differ. */
 static struct walindex_header header_of(struct ctx *c)
 {
+	int64_t until = clock_now_ns() + LONG_NS;
 	struct walindex_header h;
+	bool whole;
 
-	pthread_mutex_lock(&c->mutex);
-	assert_memory_equal(c->shm, c->shm + 48, 48);
-	assert_int_equal(walindex_header_decode(c->shm, &h), 0);
-	pthread_mutex_unlock(&c->mutex);
+	do {
+		pthread_mutex_lock(&c->mutex);
+		whole = memcmp(c->shm, c->shm + 48, 48) == 0 && walindex_header_decode(c->shm, &h) == 0;
+		pthread_mutex_unlock(&c->mutex);
+	} while (!whole && clock_now_ns() < until);
+	if (!whole)
+		abort();
 	return h;
 }
 
@@ -1358,6 +1364,8 @@ static void turns__a_client_and_two_peers__even_and_short(void **state)
 	}
 	assert_true(least > 0 && most <= 2 * least + 2 * TURN_COMMITS);
 	txids = racers[0].commits + racers[1].commits + racers[2].commits;
+	/* The same bytes by chance, upon what another has written: nothing was sent. */
+	txids -= (unsigned)rig_stat(c->l, "commits_empty");
 	assert_true(rig_pos(c->l).txid == 10 + txids);
 	assert_true(rig_is_exact(c->l));
 	assert_usable(c);
