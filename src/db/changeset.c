@@ -309,6 +309,7 @@ struct adopt {
 	uint64_t sum;
 	uint32_t grown; /* the next page that must be there */
 	const char *reason;
+	bool ours; /* the error is of a callback, not of the file */
 };
 
 static int refuse(struct adopt *a, const char *reason)
@@ -335,10 +336,20 @@ static int leave_sum(struct adopt *a, uint32_t pgno)
 {
 	int err = a->source->old_page(a->source->ctx, pgno, a->old_page);
 
-	if (err)
-		return err;
-	a->sum ^= ltx_page_checksum(pgno, a->old_page, a->cs->page_size);
-	return a->source->keep(a->source->ctx, pgno, a->old_page);
+	if (!err) {
+		a->sum ^= ltx_page_checksum(pgno, a->old_page, a->cs->page_size);
+		err = a->source->keep(a->source->ctx, pgno, a->old_page);
+	}
+	a->ours = err != 0;
+	return err;
+}
+
+static int give(struct adopt *a, uint32_t pgno, uint32_t commit)
+{
+	int err = a->append(a->source->ctx, pgno, commit, a->page);
+
+	a->ours = err != 0;
+	return err;
 }
 
 /* LiteFS exits on a page without a checksum: pages that are added are all there, but for the lock page. */
@@ -375,7 +386,7 @@ static int adopt_pages(struct adopt *a)
 		uint8_t *swap = a->page;
 
 		if (last)
-			err = a->append(a->source->ctx, last, 0, a->page);
+			err = give(a, last, 0);
 		if (!err)
 			err = adopt_page(a, pgno, a->next);
 		if (err)
@@ -392,7 +403,7 @@ static int adopt_pages(struct adopt *a)
 		a->grown++;
 	if (cs->new_pages > cs->old_pages && a->grown <= cs->new_pages)
 		return refuse(a, "page_missing");
-	return a->append(a->source->ctx, last, cs->new_pages, a->page);
+	return give(a, last, cs->new_pages);
 }
 
 int changeset_adopt(struct changeset *cs, const struct changeset_source *source,
@@ -427,7 +438,9 @@ int changeset_adopt(struct changeset *cs, const struct changeset_source *source,
 	free(a.page);
 	free(a.next);
 	free(a.old_page);
-	if (err == -EBADMSG || err == -EINVAL) {
+	if (a.ours && err == -EBADMSG)
+		err = -EIO;
+	if (!a.ours && (err == -EBADMSG || err == -EINVAL)) {
 		err = -EBADMSG;
 		log_error("foreign_transaction_refused",
 			  "db=%s txid=%016" PRIx64 " reason=%s do=\"nothing was changed; look at the node that it came from\"", cs->db_name,

@@ -186,7 +186,7 @@ struct db_gw_call {
 
 /*
  * begin: 0 held, at pos. -EAGAIN not had in time; -EHOSTUNREACH not the primary; -ENOTSUP in a rollback mode, or not there;
- * -EBUSY the queue is full; -EALREADY: id waits already. Held already: the lease is renewed, 0.
+ * (or litefwd is ending); -EBUSY the queue is full; -EALREADY: id waits already. Held already: the lease is renewed, 0, or -EPERM: it is lost.
  */
 int db_gw_begin(struct db *db, uint64_t id, uint64_t peer, int64_t until_ns, struct db_gw_call *call);
 /*
