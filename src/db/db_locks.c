@@ -402,8 +402,8 @@ int db_halt_request_locked(struct db *db, struct lock_owner *owner)
 {
 	enum lock_slot slot;
 
-	if (lock_conflict(&db->locks, owner, SLOT_BIT(SLOT_HALT), true, &slot))
-		return DB_PARKED;
+	if (db->holder || lock_conflict(&db->locks, owner, SLOT_BIT(SLOT_HALT), true, &slot))
+		return DB_PARKED; /* of another node, or here */
 	if (db->up_state == UP_IDLE) {
 		db->want_begin = true;
 		pthread_cond_signal(&db->u_cond);

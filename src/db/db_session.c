@@ -85,7 +85,7 @@ void db_note_turn_commit_locked(struct db *db)
 static bool locals_wait_locked(const struct db *db)
 {
 	for (const struct db_call *c = db->parked; c; c = c->next)
-		if (c->kind == PARK_WRITE)
+		if (c->kind == PARK_WRITE || c->kind == PARK_HALT)
 			return true;
 	return clock_now_ns() - db->writer_sent_away_ns < LOCAL_RECENT_NS;
 }
