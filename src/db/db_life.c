@@ -169,9 +169,10 @@ int db_unlink(struct db *db, struct db_call *call)
 
 	pthread_mutex_lock(&db->mu);
 	for (const struct lock_owner *o = db->locks.owners; o; o = o->next)
-		if (o->shared || o->exclusive)
+		if ((o->shared || o->exclusive) && !(db->holder && db->holder->id == o->id))
 			err = -EBUSY;
-	if (db->drop_call || db->stop || db->up_state == UP_COMMIT)
+	/* Another node that writes here is waited for, as by HALT it would be. */
+	if (db->drop_call || db->stop || (db->up_state == UP_COMMIT && !db->commit_session))
 		err = -EBUSY;
 	if (err == DB_PARKED && db->absent) {
 		err = db->created ? 0 : -ENOENT;

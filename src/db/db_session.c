@@ -422,7 +422,7 @@ void db_end_session_commit_locked(struct db *db, struct db_session *s, int err)
 	call->pos = db->tip;
 	call->waiting = count_waiting(db);
 	call->unknown = err && db->commit_unknown;
-	call->yield = ((call->waiting || locals_wait_locked(db)) && turn_is_over(db)) ||
+	call->yield = db->end_wanted || db->drop_call || ((call->waiting || locals_wait_locked(db)) && turn_is_over(db)) ||
 		      /* LiteFS' own waiters (HALT, direct clients) cannot be seen before they have had their turn: one for them, now and then. */
 		      db_hold_is_over_locked(db, clock_now_ns());
 	s->committing = false;
