@@ -132,6 +132,12 @@ static void publish_bundle_locked(struct db *db, const struct upstream_grant *gr
 	if (!grant->tx_count || pos_equal(grant->pos, db->tip) || !db->guard_held || !db->valid || db->poison || db->must_fold ||
 	    db->mode != DB_MODE_WAL || db->absent || db->behind_count + grant->tx_count > BEHIND_MAX)
 		return;
+	/*
+	 * A writer that has lost upstream goes on until it is told so, and what it has written stands where these would: with
+	 * what it writes next behind them, half of its transaction would be one.
+	 */
+	if (db_writer_locked(db))
+		return;
 	db->up_state = UP_PUBLISH;
 	pthread_mutex_unlock(&db->mu);
 	err = db_publish_bundle(db, grant);
@@ -341,7 +347,7 @@ static void refresh_locked(struct db *db)
 	struct upstream_grant grant = {0};
 
 	db->want_refresh = false;
-	if (!db->guard_held || !db->valid)
+	if (!db->guard_held || !db->valid || db_writer_locked(db))
 		return;
 	db->up = choose_locked(db);
 	if (!db->up || db->up != db->gateway)
