@@ -107,6 +107,7 @@ void db_session_unlock_locked(struct db *db, uint64_t id)
 	lock_owner_forget(&db->locks, owner);
 	reader_left_locked(db); /* it counted as one */
 	db_answer_reads_locked(db); /* who was held back for it */
+	db_answer_locks_locked(db);
 }
 
 /* A reader that was sent away has come again. SQLite sleeps longer each time, until it is let in. */
