@@ -368,7 +368,7 @@ static void gap_locked(struct db *db)
 		db_send_writers_away_locked(db);
 	db->want_gap = false;
 	if (drain_locked(db, GATE_WAIT_NS) != 0) {
-		if (db->gateway && db->up_state == UP_IDLE) {
+		if (db->gateway && db->up_state == UP_IDLE && clock_now_ns() >= db->refresh_retry_ns) {
 			db->want_refresh = true;
 			pthread_cond_signal(&db->u_cond);
 		}

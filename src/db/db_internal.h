@@ -222,6 +222,7 @@ struct db {
 	struct upstream *gateway; /* NULL: none is configured */
 	int64_t gateway_retry_ns;
 	bool want_refresh; /* a reader stays, and keeps LiteFS here from applying what others write */
+	int64_t refresh_retry_ns;
 	bool turn_over; /* the gateway says that others wait, and this node has had its turn */
 	/*
 	 * LiteFS here may not have applied yet what came with begin's answer and is in the virtual WAL already: the positions, in order,

@@ -16,7 +16,7 @@
 #include "format/ltx.h"
 
 /* What LiteFS is given to apply what readers have kept from it, and how long before the lease's end it must be over. */
-#define CATCH_UP_NS (5 * NS_PER_S)
+#define CATCH_UP_NS NS_PER_S
 #define LEASE_MARGIN_NS (500 * NS_PER_MS)
 
 struct in_memory {

@@ -19,6 +19,7 @@
 #define GATEWAY_RETRY_NS (3 * NS_PER_S)
 /* Others wait for it: less than KEEP_NS, but more than SQLite sleeps after its first tries. */
 #define REFRESH_WAIT_NS (2 * NS_PER_S)
+#define REFRESH_REST 5 /* after one in vain, so many times as long as it held the lock */
 #define GATEWAY_KEEP_NS (40 * NS_PER_MS)
 
 static struct log_limit limit_begin;
@@ -372,6 +373,9 @@ static void refresh_locked(struct db *db)
 		db->stats.refreshes++;
 	}
 	end_locked(db);
+	now = clock_now_ns();
+	/* LiteFS does not come (it may be stopped, or wait for a reader of another database): nobody else could write meanwhile. */
+	db->refresh_retry_ns = db->behind_count ? now + REFRESH_REST * (now - db->hold_since_ns) : 0;
 }
 
 /* Returns when to look again. */
