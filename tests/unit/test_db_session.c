@@ -53,6 +53,7 @@ struct ctx {
 	uint64_t sizes[HISTORY];
 	uint8_t *bundle;
 	atomic_bool held;
+	int64_t began_ns, ended_ns, held_ns, free_ns; /* script's: the last begin and end, and what was between them, in sum */
 };
 
 static struct ctx *the; /* of the case that runs */
@@ -249,6 +250,9 @@ static int gw_begin_locked(struct upstream *up, struct pos have, int64_t until_n
 
 	(void)up, (void)until_ns;
 	c->have = have;
+	c->began_ns = clock_now_ns();
+	if (c->ended_ns)
+		c->free_ns += c->began_ns - c->ended_ns;
 	atomic_fetch_add(&c->begins, 1);
 	if (c->begin_err)
 		return c->begin_err;
@@ -314,8 +318,13 @@ static enum outcome gw_commit(struct upstream *up, const struct upstream_tx *tx,
 static void gw_end(struct upstream *up)
 {
 	(void)up;
-	if (atomic_exchange(&the->held, false))
-		atomic_fetch_add(&the->ends, 1);
+	if (!atomic_exchange(&the->held, false))
+		return;
+	pthread_mutex_lock(&the->script);
+	the->ended_ns = clock_now_ns();
+	the->held_ns += the->ended_ns - the->began_ns;
+	pthread_mutex_unlock(&the->script);
+	atomic_fetch_add(&the->ends, 1);
 }
 
 static int64_t gw_hold_until(const struct upstream *up)
@@ -1249,6 +1258,55 @@ static void begin__an_application_holds_halt__waits_for_it(void **state)
 	assert_usable(c);
 }
 
+static int halt_lock(struct ctx *c, uint64_t id, short type, bool wait, struct waiting *w)
+{
+	struct db_lock lock = {.file = LOCK_FILE_LOCK, .type = type, .wait = wait, .start = LITEFS_HALT_BYTE,
+			       .end = LITEFS_HALT_BYTE, .owner = id, .tgid = (pid_t)(1000 + id), .handle = id};
+
+	waiting_init(w);
+	return db_lock(c->l->db, &lock, &w->call);
+}
+
+/* HALT says that no other node writes meanwhile. */
+static void halt__another_node_holds_the_lock__waits_for_its_end(void **state)
+{
+	struct ctx *c = *state;
+	struct session_call s;
+	struct waiting w;
+
+	must_begin(c, 7);
+	assert_int_equal(settled(halt_lock(c, 1, F_WRLCK, false, &w), &w), -EAGAIN);
+	assert_int_equal(halt_lock(c, 1, F_WRLCK, true, &w), DB_PARKED);
+	assert_int_equal(session_commit(c, 7, (struct change){.fill = 'b'}, &s), 0);
+	assert_false(is_done(&w));
+	db_gw_end(c->l->db, 7);
+	assert_int_equal(await(&w), 0);
+	assert_int_equal(session_begin(c, 8, PEER, 50, &s), -EAGAIN);
+	write_once(c, 2, 'c');
+	assert_int_equal(settled(halt_lock(c, 1, F_UNLCK, false, &w), &w), 0);
+	assert_usable(c);
+}
+
+/* F_SETLKW has no end of its own. */
+static void lock__waits_for_what_a_session_holds__answered_when_it_ends(void **state)
+{
+	struct ctx *c = *state;
+	struct db_lock lock = {.file = LOCK_FILE_SHM, .type = F_WRLCK, .wait = true, .start = WAL_WRITE_BYTE, .end = WAL_WRITE_BYTE,
+			       .owner = 1, .tgid = 1001, .handle = 1};
+	struct waiting w;
+	int result;
+
+	must_begin(c, 7);
+	begin_read(c, 1);
+	waiting_init(&w);
+	assert_int_equal(db_lock(c->l->db, &lock, &w.call), DB_PARKED);
+	db_gw_end(c->l->db, 7);
+	result = await(&w);
+	assert_true(result == 0 || result == -EAGAIN);
+	end_write(c, 1);
+	assert_usable(c);
+}
+
 static void commit__a_reader_stays__many_go_on_and_it_keeps_its_snapshot(void **state)
 {
 	struct ctx *c = *state;
@@ -1769,6 +1827,72 @@ static void refresh__a_reader_stays__replication_goes_on(void **state)
 	assert_replica_usable(c);
 }
 
+/*
+ * What a writer has written so far stands behind the last committed frame. Its lock is lost upstream, so it cannot commit; but
+ * it goes on, and nothing may be put under it that would make what it writes next a transaction.
+ */
+static void bundle__a_writer_has_lost_the_lock__it_commits_nothing(void **state)
+{
+	struct ctx *c = *state;
+	uint8_t head[WAL_HEADER_SIZE], frame[WAL_FRAME_HEADER_SIZE + PAGE];
+	struct walindex_header h;
+	uint32_t sum[2];
+	struct wal_salt salt;
+	struct waiting w, halt;
+	int64_t until = clock_now_ns() + LONG_NS;
+	int err;
+
+	begin_write(c, 1);
+	h = header_of(c);
+	memcpy(sum, h.frame_sum, sizeof sum);
+	assert_int_equal(db_wal_read(c->l->db, head, sizeof head, 0), sizeof head);
+	memcpy(salt.bytes, head + 16, 8);
+	memset(frame, 'x', sizeof frame);
+	wal_frame_encode(3, 0, salt, frame + WAL_FRAME_HEADER_SIZE, PAGE, sum, frame);
+	waiting_init(&w);
+	assert_int_equal(db_wal_write(c->l->db, 1, frame, sizeof frame, wal_frame_offset(h.max_frame + 1, PAGE), &w.call), 0);
+	db_role_changed(c->l->db);
+	elsewhere(c, (struct change){.fill = 'b'});
+	while (!c->ends && clock_now_ns() < until)
+		clock_sleep_ns(NS_PER_MS);
+	assert_int_equal(c->ends, 1);
+	clock_sleep_ns(300 * NS_PER_MS); /* it stays, and with it the guard: this is the time of a refresh */
+	waiting_init(&halt);
+	err = lock_as(c, 2, LOCK_FILE_LOCK, F_WRLCK, LITEFS_HALT_BYTE, 1, &halt);
+	err = settled(err, &halt);
+	assert_true(err == 0 || err == -EAGAIN);
+	memset(frame, 'x', sizeof frame);
+	wal_frame_encode(2, h.page_count, salt, frame + WAL_FRAME_HEADER_SIZE, PAGE, sum, frame);
+	err = db_wal_write(c->l->db, 1, frame, sizeof frame, wal_frame_offset(h.max_frame + 2, PAGE), &w.call);
+	assert_int_equal(settled(err, &w), -EIO);
+	assert_int_equal(c->commits, 0);
+	assert_int_equal(page_at(c, h.max_frame + 1, 3), 'x'); /* to itself */
+	lock_as(c, 2, LOCK_FILE_LOCK, F_UNLCK, LITEFS_HALT_BYTE, 1, &halt);
+	end_write(c, 1);
+	rig_wait_applied(c->r, 1);
+	assert_int_equal(latest(c, 2), 'b');
+	assert_replica_usable(c);
+}
+
+/* LiteFS here does not come: the others' lock is not taken for that again and again. */
+static void refresh__in_vain__the_lock_is_left_to_others(void **state)
+{
+	struct ctx *c = *state;
+	int64_t until = clock_now_ns() + LONG_NS;
+	uint32_t old = begin_read(c, 2);
+
+	rig_hold(c->r, true);
+	elsewhere(c, (struct change){.fill = 'b'});
+	while (c->begins < 3 && clock_now_ns() < until)
+		clock_sleep_ns(NS_PER_MS);
+	assert_true(c->begins >= 3);
+	assert_true(c->free_ns >= 3 * c->held_ns);
+	assert_int_equal(page_at(c, old, 2), 'a');
+	assert_int_equal(latest(c, 1), 'b');
+	end_read(c, 2);
+	assert_replica_usable(c);
+}
+
 #define PRIMARY_TEST(f) cmocka_unit_test_setup_teardown(f, setup_primary, teardown)
 #define REPLICA_TEST(f) cmocka_unit_test_setup_teardown(f, setup_replica, teardown)
 
@@ -1794,6 +1918,8 @@ int main(int argc, char **argv)
 		PRIMARY_TEST(role__changes_in_any_state__the_session_is_gone),
 		PRIMARY_TEST(stop__in_any_state__answered_and_nothing_held),
 		PRIMARY_TEST(begin__an_application_holds_halt__waits_for_it),
+		PRIMARY_TEST(halt__another_node_holds_the_lock__waits_for_its_end),
+		PRIMARY_TEST(lock__waits_for_what_a_session_holds__answered_when_it_ends),
 		PRIMARY_TEST(commit__a_reader_stays__many_go_on_and_it_keeps_its_snapshot),
 		PRIMARY_TEST(litefs__gone_while_held__gone_and_usable_again),
 		PRIMARY_TEST(turns__a_client_and_two_peers__even_and_short),
@@ -1813,6 +1939,8 @@ int main(int argc, char **argv)
 		REPLICA_TEST(begin__gateway_refuses_for_want_of_time__busy_and_no_halt),
 		REPLICA_TEST(commit__gateway_says_yield__given_back_when_the_writer_lets_go),
 		REPLICA_TEST(refresh__a_reader_stays__replication_goes_on),
+		REPLICA_TEST(refresh__in_vain__the_lock_is_left_to_others),
+		REPLICA_TEST(bundle__a_writer_has_lost_the_lock__it_commits_nothing),
 	};
 	int failed;
 
