@@ -406,7 +406,7 @@ void db_role_changed(struct db *db)
 {
 	pthread_mutex_lock(&db->mu);
 	db->begin_retry_ns = 0;
-	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT)
+	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
 		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);

@@ -271,6 +271,16 @@ void db_refuse_sessions_locked(struct db *db, int result)
 	}
 }
 
+/*
+ * A session never outlives the LiteFS lock that it was given: else it might commit under the next one, when its node has found
+ * out by a HALT in between that it did not.
+ */
+void db_end_holder_locked(struct db *db)
+{
+	if (db->holder && !db->holder->committing)
+		drop(db, db->holder);
+}
+
 static bool is_lost_locked(const struct db *db, const struct db_session *s, int64_t now)
 {
 	return now >= s->lease_ns || db->poison || db->doomed || db->up_state == UP_IDLE || db->up_state == UP_END;
@@ -288,8 +298,8 @@ void db_tick_sessions_locked(struct db *db, int64_t now, int64_t *next_ns)
 			if (now >= s->lease_ns)
 				log_warn("gateway_lease_over", "db=%s peer=%016" PRIx64 " do=\"look at that node\"", db->name, s->peer);
 			drop(db, s);
-		} else if (!s->held && now >= s->until_ns) {
-			answer_wait(db, s, -EAGAIN);
+		} else if (!s->held && (now >= s->until_ns || db->absent || db->mode != DB_MODE_WAL)) {
+			answer_wait(db, s, now >= s->until_ns ? -EAGAIN : -ENOTSUP);
 			drop(db, s);
 		}
 	}

@@ -224,6 +224,8 @@ static void begin_locked(struct db *db)
 	set_hold_end_locked(db);
 	set_quota_locked(db, pos);
 	db->stats.begin_ns += (uint64_t)(db->hold_since_ns - start);
+	if (up != db->self)
+		db_refuse_sessions_locked(db, -EHOSTUNREACH); /* no longer the primary */
 	/* It has come, or gone, meanwhile: not the upstream for it. */
 	if (up == db->gateway ? db->absent || db->mode != DB_MODE_WAL : up != db->remote && (up == db->own) != db->absent) {
 		db->end_wanted = true;
@@ -250,6 +252,7 @@ static void end_locked(struct db *db)
 	bool used_up, long_pause;
 
 	db->up_state = UP_END;
+	db_end_holder_locked(db);
 	pthread_mutex_unlock(&db->mu);
 	upstream_end(up);
 	pthread_mutex_lock(&db->mu);
