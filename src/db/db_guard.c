@@ -138,7 +138,11 @@ static int is_settled(struct db *db, bool *ret)
  */
 static bool behind_still_locked(struct db *db, struct pos pos)
 {
-	return db->behind_count && pos.txid < db->tip.txid && clock_now_ns() - db->behind_since_ns < BEHIND_WAIT_NS;
+	if (!db->behind_count || pos.txid >= db->tip.txid)
+		return false;
+	if (!db->behind_lost_ns)
+		db->behind_lost_ns = clock_now_ns();
+	return clock_now_ns() - db->behind_lost_ns < BEHIND_WAIT_NS;
 }
 
 /* Guard held, not valid, so nobody reads and nobody is let in. 0: valid. Position moved on: begin anew there. */
@@ -170,6 +174,7 @@ static int validate_locked(struct db *db)
 		err = -EBUSY;
 	} else if (!err && !db->rebuild && db_pos_fits_locked(db, pos)) {
 		db->valid = true;
+		db->behind_lost_ns = 0;
 	} else if (!err && behind_still_locked(db, pos)) {
 		err = -EINPROGRESS;
 	} else if (!err) {
@@ -557,6 +562,8 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 			fold_locked(db);
 		else if (db_give_guard_locked(db) != 0)
 			return now + NS_PER_MS;
+		else if (db->must_fold && db->behind_count) /* which is why it is taken again at once, and LiteFS is to come in between */
+			db->gap_until_ns = now + gap_ns(GUARD_HOLD_MAX_NS);
 		return 0;
 	}
 	if (gap_at < db->gate_retry_ns)

@@ -230,7 +230,7 @@ struct db {
 	 */
 	struct pos behind[BEHIND_MAX];
 	unsigned behind_count;
-	int64_t behind_since_ns;
+	int64_t behind_lost_ns; /* since when a view that was lost waits for LiteFS to come to tip; 0: none */
 
 	/* the last transaction whose outcome is not known */
 	bool have_unknown;
@@ -337,6 +337,7 @@ void db_local_writer_left_locked(struct db *db); /* ... or was given back by who
 bool db_local_turn_over_locked(struct db *db);
 void db_note_turn_commit_locked(struct db *db);
 void db_refuse_sessions_locked(struct db *db, int result); /* those that wait */
+void db_end_holder_locked(struct db *db); /* before LiteFS' WRITE is given back */
 void db_tick_sessions_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 void db_stop_sessions_locked(struct db *db);
 /* U, around the answer to a commit. */

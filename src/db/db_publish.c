@@ -150,8 +150,6 @@ static int advance(struct db *db, const struct changeset *cs)
 	if (!db->guard_held || !db->valid || db->poison || db->behind_count >= BEHIND_MAX || !pos_equal(db->tip, cs->before)) {
 		err = -ESTALE;
 	} else {
-		if (!db->behind_count)
-			db->behind_since_ns = clock_now_ns();
 		db->behind[db->behind_count++] = db->tip;
 		db_commit_done_locked(db, cs, cs->last_frame);
 		err = db->poison || !db->valid ? -ENOMEM : 0;

@@ -165,6 +165,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 		db->page_size = f.header.page_size;
 		db->base = db->tip = pos;
 		db->behind_count = 0;
+		db->behind_lost_ns = 0;
 		db->base_pages = db->tip_pages = f.pages;
 		page_set_reset(&db->undo, f.header.page_size);
 		page_map_clear(&db->tip_frames);
