@@ -53,6 +53,7 @@ struct ctx {
 	uint64_t sizes[HISTORY];
 	uint8_t *bundle;
 	atomic_bool held;
+	int64_t commit_ns; /* what the last commit's answer is waited for */
 	int64_t began_ns, ended_ns, held_ns, free_ns; /* script's: the last begin and end, and what was between them, in sum */
 };
 
@@ -300,7 +301,8 @@ static enum outcome gw_commit(struct upstream *up, const struct upstream_tx *tx,
 	uint8_t *ltx = malloc(tx->size);
 	enum outcome outcome;
 
-	(void)up, (void)until_ns;
+	(void)up;
+	c->commit_ns = until_ns - clock_now_ns();
 	atomic_fetch_add(&c->commits, 1);
 	if (!atomic_load(&c->held) || !pos_equal(tx->before, c->pos) ||
 	    tx->read_at(tx->ctx, ltx, tx->size, 0) != (ptrdiff_t)tx->size)
@@ -1755,6 +1757,17 @@ static void commit__answer_lost_and_replicated__success(void **state)
 	assert_replica_usable(c);
 }
 
+/* The primary's litefwd waits for a direct reader there, as long as it may, and then says that nothing was committed. */
+static void commit__gateway_takes_its_time__its_answer_is_waited_for(void **state)
+{
+	struct ctx *c = *state;
+
+	c->r->settings.commit_timeout_ms = 600000;
+	write_once(c, 1, 'b');
+	assert_true(c->commit_ns > 300 * NS_PER_S && c->commit_ns < 600 * NS_PER_S);
+	assert_replica_usable(c);
+}
+
 static void begin__gateway_cannot__halt_instead_and_later_again(void **state)
 {
 	struct ctx *c = *state;
@@ -1935,6 +1948,7 @@ int main(int argc, char **argv)
 		REPLICA_TEST(bundle__litefs_restarted_while_behind__nobody_sees_the_state_before),
 		REPLICA_TEST(bundle__view_lost_meanwhile__nothing_published_and_usable_after),
 		REPLICA_TEST(commit__answer_lost_and_replicated__success),
+		REPLICA_TEST(commit__gateway_takes_its_time__its_answer_is_waited_for),
 		REPLICA_TEST(begin__gateway_cannot__halt_instead_and_later_again),
 		REPLICA_TEST(begin__gateway_refuses_for_want_of_time__busy_and_no_halt),
 		REPLICA_TEST(commit__gateway_says_yield__given_back_when_the_writer_lets_go),
