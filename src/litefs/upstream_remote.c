@@ -26,6 +26,9 @@
 
 #define STALE_MAX 16
 #define UNHALT_TIMEOUT_MS 2000
+/* So many questions are given up after one and a half round trips and 40 ms, as many after twice that, ... */
+#define QUESTIONS 8
+#define PATIENCE_MAX 4
 #define INFO_TIMEOUT_MS 2000
 
 /* A lock's whole life. LiteFS' is 30 s, but nothing here stands on that: it is what the first answer to a new id showed. */
@@ -210,10 +213,12 @@ static void note_life(struct remote *r, int64_t ttl_ms, bool first)
  * have been granted, after any DELETE that raced with it, and would then stand for 30 s; asked for with the same
  * id, LiteFS answers with that very lock and what is left of its time.
  */
-static int halt_once(struct remote *r, uint64_t id, bool first, int64_t until_ns, struct pos *ret_pos)
+static int halt_once(struct remote *r, uint64_t id, unsigned question, int64_t until_ns, struct pos *ret_pos)
 {
 	int64_t left_ms = (until_ns - clock_now_ns()) / NS_PER_MS;
-	int64_t slice_ms = api_rtt_ns(r->api) * 3 / 2 / NS_PER_MS + 40;
+	/* The round trip may have become longer than it was: ever more patiently. */
+	unsigned patience = question / QUESTIONS < PATIENCE_MAX ? question / QUESTIONS : PATIENCE_MAX;
+	int64_t slice_ms = (api_rtt_ns(r->api) * 3 / 2 / NS_PER_MS + 40) << patience;
 	int64_t sent_ns = 0;
 	struct api_halt halt;
 	int err;
@@ -235,7 +240,7 @@ static int halt_once(struct remote *r, uint64_t id, bool first, int64_t until_ns
 		r->epoch = 0;
 		return -EHOSTUNREACH;
 	}
-	note_life(r, halt.ttl_ms, first);
+	note_life(r, halt.ttl_ms, question == 0);
 	r->hold_until_ns = sent_ns + halt.ttl_ms * NS_PER_MS - MARGIN(r->life_ns);
 	if (r->hold_until_ns < clock_now_ns() + OF_USE(r->life_ns))
 		return -ESTALE; /* granted long ago, to a question that was given up */
@@ -256,18 +261,18 @@ static uint64_t new_id(struct remote *r)
 static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 {
 	uint64_t id = new_id(r);
-	bool sent = false, first = true;
+	bool sent = false;
+	unsigned question = 0;
 	int err;
 
 	for (;;) {
-		err = halt_once(r, id, first, until_ns, ret_pos);
-		first = false;
+		err = halt_once(r, id, question++, until_ns, ret_pos);
 		sent = sent || (err != -ENOTCONN && err != -EINVAL);
 		if (err == -ESTALE) {
 			free_id(r, r->api, id, r->slot);
 			clock_sleep_ns(10 * NS_PER_MS);
 			id = new_id(r);
-			first = true;
+			question = 0;
 			continue;
 		}
 		if (err != -ETIMEDOUT)
