@@ -167,6 +167,10 @@ static int begin_upstream_locked(struct db *db, struct upstream *up, int64_t unt
 	pthread_mutex_lock(&db->mu);
 	if (!absent)
 		db_files_put_locked(db);
+	if (err == -ENOTCONN) { /* where nobody reads, nobody else finds out: a session needs no READ */
+		db_files_gone_locked(db, err);
+		err = -EHOSTUNREACH;
+	}
 	/* Dropped, or never there: any such position is an empty database's, and ours. */
 	if (!err && db->absent && db->valid && db_pos_is_empty(ret->pos))
 		db->base = db->tip = ret->pos;

@@ -12,8 +12,9 @@
  * deadlines given. Ownership: borrows everything in the config until upstream_free().
  * Errors of begin (nothing is held afterwards): -EAGAIN not had in time; -EHOSTUNREACH no
  * primary, or it does not answer or is not the primary; -EUCLEAN (self) LiteFS' WAL is not
- * empty, db must have it checkpointed first; -ECANCELED upstream_abort(); -ENOTSUP (gateway) there is none, it does not answer,
- * speaks another version or cannot have this database: HALT may do it.
+ * empty, db must have it checkpointed first; -ENOTCONN (self) the files are of a LiteFS that is gone; -ECANCELED
+ * upstream_abort(); -ENOTSUP (gateway) there is none, it does not answer, speaks another version or cannot have this
+ * database: HALT may do it.
  */
 #ifndef LITEFWD_LITEFS_UPSTREAM_H
 #define LITEFWD_LITEFS_UPSTREAM_H

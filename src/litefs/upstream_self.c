@@ -89,6 +89,22 @@ static int take_writer(struct self *s, int64_t until_ns)
 	}
 }
 
+/* As the kernel says it of a mount that is no more; what else LiteFS refuses is an answer. */
+static int begin_error(int err)
+{
+	switch (err) {
+	case -EAGAIN:
+	case -ECANCELED:
+	case -EUCLEAN:
+		return err;
+	case -ENOTCONN:
+	case -ECONNABORTED:
+		return -ENOTCONN;
+	default:
+		return -EHOSTUNREACH;
+	}
+}
+
 static int self_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
 {
 	struct self *s = to_self(up);
@@ -101,7 +117,7 @@ static int self_begin(struct upstream *up, struct pos have, int64_t until_ns, st
 		return -EHOSTUNREACH;
 	err = take_writer(s, until_ns);
 	if (err)
-		return err == -EAGAIN || err == -ECANCELED ? err : -EHOSTUNREACH;
+		return begin_error(err);
 	err = lfs_files_unsettled(up->config.guard->files, &unsettled);
 	if (!err && unsettled)
 		err = -EUCLEAN;
@@ -111,7 +127,7 @@ static int self_begin(struct upstream *up, struct pos have, int64_t until_ns, st
 		err = -EHOSTUNREACH; /* LiteFS waits for this lock before it follows anyone */
 	if (err) {
 		release(s);
-		return err == -EUCLEAN ? err : -EHOSTUNREACH;
+		return begin_error(err);
 	}
 	s->held = true;
 	return 0;

@@ -59,6 +59,7 @@ struct ctx {
 
 static struct ctx *the; /* of the case that runs */
 static atomic_bool litefs_gone;
+static atomic_bool litefs_restarted; /* what was opened before is of a LiteFS that is no more */
 
 int __wrap_lfs_files_pos(const struct lfs_files *files, struct pos *ret);
 int __real_lfs_files_pos(const struct lfs_files *files, struct pos *ret);
@@ -72,7 +73,7 @@ int __wrap_lfs_files_open_wal(struct lfs_files *files);
 int __wrap_lfs_files_keep_wal(struct lfs_files *files);
 
 /* The directory is no mount, and these ask for themselves whether it is one. */
-int __wrap_lfs_files_open_wal(struct lfs_files *files)
+static int open_wal(struct lfs_files *files)
 {
 	char path[200];
 
@@ -82,9 +83,14 @@ int __wrap_lfs_files_open_wal(struct lfs_files *files)
 	return files->wal_fd < 0 ? -errno : 0;
 }
 
+int __wrap_lfs_files_open_wal(struct lfs_files *files)
+{
+	return atomic_load(&litefs_restarted) && files->wal_fd >= 0 ? -ENOTCONN : open_wal(files);
+}
+
 int __wrap_lfs_files_keep_wal(struct lfs_files *files)
 {
-	return __wrap_lfs_files_open_wal(files);
+	return open_wal(files);
 }
 
 ssize_t __wrap_lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off);
@@ -728,6 +734,7 @@ static int setup(void **state, bool primary)
 
 	the = c;
 	atomic_store(&litefs_gone, false);
+	atomic_store(&litefs_restarted, false);
 	pthread_mutex_init(&c->mutex, NULL);
 	pthread_mutex_init(&c->script, NULL);
 	c->r = rig_new(false);
@@ -1343,6 +1350,21 @@ static void litefs__gone_while_held__gone_and_usable_again(void **state)
 	assert_usable(c);
 }
 
+/* A client's READ would find out; here there is none. */
+static void begin__litefs_was_restarted_and_nobody_reads__noticed_and_held(void **state)
+{
+	struct ctx *c = *state;
+
+	must_begin(c, 6);
+	db_gw_end(c->l->db, 6);
+	assert_true(rig_wait_idle(c->l));
+	atomic_store(&litefs_restarted, true);
+	must_begin(c, 7);
+	atomic_store(&litefs_restarted, false);
+	db_gw_end(c->l->db, 7);
+	assert_usable(c);
+}
+
 /* ---- turns ---- */
 
 struct racer {
@@ -1935,6 +1957,7 @@ int main(int argc, char **argv)
 		PRIMARY_TEST(lock__waits_for_what_a_session_holds__answered_when_it_ends),
 		PRIMARY_TEST(commit__a_reader_stays__many_go_on_and_it_keeps_its_snapshot),
 		PRIMARY_TEST(litefs__gone_while_held__gone_and_usable_again),
+		PRIMARY_TEST(begin__litefs_was_restarted_and_nobody_reads__noticed_and_held),
 		PRIMARY_TEST(turns__a_client_and_two_peers__even_and_short),
 		PRIMARY_TEST(turns__nobody_else__no_end),
 		PRIMARY_TEST(turns__another_waits__yield_after_its_commits_or_its_time),
