@@ -635,9 +635,16 @@ class Cluster:
         for node in self.nodes:
             node.wait_litefwd()
 
-    def swap_primary(self, primary):
-        """Restarts every LiteFS of the static cluster with another primary; litefwd stays."""
-        for node in self.nodes:
+    def swap_primary(self, primary, db=None):
+        """
+        Restarts every LiteFS of the static cluster with another primary; litefwd stays.
+        LiteFS replicates asynchronously: were the new primary to stop first, what the others go on to commit (and
+        acknowledge) would be no part of its history. So it stops last, and when it has what the old one has of `db`.
+        """
+        old = self.primary
+        for node in sorted(self.nodes, key=lambda n: (n is primary, n is old)):
+            if node is old and db and primary is not old:
+                wait_until("the new primary has what the old one has", lambda: primary.pos(db)[0] >= old.pos(db)[0])
             node.stop_litefs()
         self.primary = primary
         self.start_litefs()

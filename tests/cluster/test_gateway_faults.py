@@ -413,7 +413,7 @@ def test_roles_swapped__with_the_lock_held_and_wanted__decided():
             hold(holding, f"held {turn}")
             waiting.send(f"INSERT INTO t VALUES ('waited {turn}')")
             waiting.pending(0.3)
-            cluster.swap_primary(new_primary)
+            cluster.swap_primary(new_primary, DB)
             verdicts[f"held {turn}"] = verdict_of(holding)
             verdicts[f"waited {turn}"] = verdict_of(waiting, None)
             note(f"held {verdicts[f'held {turn}']}, waited {verdicts[f'waited {turn}']}")
