@@ -286,23 +286,31 @@ static bool is_lost_locked(const struct db *db, const struct db_session *s, int6
 	return now >= s->lease_ns || db->poison || db->doomed || db->up_state == UP_IDLE || db->up_state == UP_END;
 }
 
-void db_tick_sessions_locked(struct db *db, int64_t now, int64_t *next_ns)
+/* True: one is gone, and perhaps others with it. */
+static bool drop_one_locked(struct db *db, int64_t now)
 {
-	struct db_session *s, *next;
-
-	if (!db->sessions)
-		return;
-	for (s = db->sessions; s; s = next) {
-		next = s->next;
+	for (struct db_session *s = db->sessions; s; s = s->next) {
 		if (s->held && !s->committing && is_lost_locked(db, s, now)) {
 			if (now >= s->lease_ns)
 				log_warn("gateway_lease_over", "db=%s peer=%016" PRIx64 " do=\"look at that node\"", db->name, s->peer);
 			drop(db, s);
-		} else if (!s->held && (now >= s->until_ns || db->absent || db->mode != DB_MODE_WAL)) {
+			return true;
+		}
+		if (!s->held && (now >= s->until_ns || db->absent || db->mode != DB_MODE_WAL)) {
 			answer_wait(db, s, now >= s->until_ns ? -EAGAIN : -ENOTSUP);
 			drop(db, s);
+			return true;
 		}
 	}
+	return false;
+}
+
+void db_tick_sessions_locked(struct db *db, int64_t now, int64_t *next_ns)
+{
+	if (!db->sessions)
+		return;
+	while (drop_one_locked(db, now))
+		;
 	if (!db->holder && db_session_is_next_locked(db))
 		db_offer_session_locked(db);
 	/* What is waited for wakes G; this is for leases, and for what does not. */
