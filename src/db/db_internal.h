@@ -329,13 +329,20 @@ int db_halt_request_locked(struct db *db, struct lock_owner *owner);
  */
 void db_expect_return_locked(struct db *db, struct lock_owner *owner);
 
-/* db_session.c. "offer": gives WRITE to the session whose turn it is, if it can be had now; true if one has it. */
-bool db_offer_session_locked(struct db *db);
+/* db_turns.c */
 bool db_session_is_next_locked(struct db *db); /* rather than this node's clients */
 void db_local_writer_locked(struct db *db); /* WRITE is granted to a client of this node ... */
 void db_local_writer_left_locked(struct db *db); /* ... or was given back by whomever */
 bool db_local_turn_over_locked(struct db *db);
 void db_note_turn_commit_locked(struct db *db);
+void db_turn_start_locked(struct db *db, uint64_t peer);
+bool db_turn_is_over_locked(const struct db *db);
+bool db_locals_wait_locked(const struct db *db);
+struct db_session *db_next_session_locked(struct db *db); /* the one that waits and was served least; of equals the first that came */
+uint32_t db_count_waiting_locked(const struct db *db); /* sessions */
+
+/* db_session.c. "offer": gives WRITE to the session whose turn it is, if it can be had now; true if one has it. */
+bool db_offer_session_locked(struct db *db);
 void db_refuse_sessions_locked(struct db *db, int result); /* those that wait */
 void db_end_holder_locked(struct db *db); /* before LiteFS' WRITE is given back */
 void db_tick_sessions_locked(struct db *db, int64_t now_ns, int64_t *next_ns);

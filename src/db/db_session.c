@@ -1,16 +1,11 @@
 /*
- * Sessions: other nodes' litefwd that write this database here, on the primary (db.h, "Gateway").
+ * Sessions: other nodes' litefwd that write this database here, on the primary (db.h, "Gateway"). db_turns.c says who is next.
  *
  *   begin --> waits --its turn, WRITE free, upstream held, view valid--> held --end, lease over, doomed, poison--> gone
  *               `--time is over--> gone                                  held --commit--> (UP_COMMIT) --> held
  *
  * What is held is WRITE in the lock table, by an owner of the session's id, and a reader's claim on the guard
  * (db_readers_locked() counts it): so it is to the rest of db what a client of this node is. WRITE is LiteFS' too, by the self upstream.
- *
- * Turns. Parties are this node's clients (peer 0) and each other node. Whoever was served least is next, counted in commits from
- * when it began to wait (start-time fair queueing); it keeps WRITE for TURN_COMMITS commits or TURN_NS while others wait, for
- * each change of hands costs the next one a round trip and its clients a new snapshot.
- * Its turn begins when it may have WRITE, and is kept for it for a while: who was told to come again sleeps meanwhile.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,138 +18,7 @@
 #include "litefs/gw_proto.h"
 
 #define SESSIONS_MAX 64
-#define TURN_COMMITS 64
-#define TURN_NS (120 * NS_PER_MS)
 #define LEASE_NS (GW_LEASE_MS * NS_PER_MS)
-/* A client of this node that was sent away is still there for so long: SQLite sleeps 100 ms at most, and is held back before and after. */
-#define LOCAL_RECENT_NS (150 * NS_PER_MS)
-/* What its turn waits for one of them to come again. */
-#define LOCAL_KEEP_NS (40 * NS_PER_MS)
-
-/* ---- turns ---- */
-
-static struct db_party *party_of(struct db *db, uint64_t peer)
-{
-	struct db_party *oldest = &db->parties[0];
-
-	for (int i = 0; i < PARTIES_MAX; i++) {
-		struct db_party *p = &db->parties[i];
-
-		if (p->peer == peer && p->seen_ns) {
-			p->seen_ns = clock_now_ns();
-			return p;
-		}
-		if (p->seen_ns < oldest->seen_ns)
-			oldest = p;
-	}
-	*oldest = (struct db_party){.peer = peer, .served = db->turns_start, .seen_ns = clock_now_ns()};
-	return oldest;
-}
-
-static uint64_t served_of(struct db *db, uint64_t peer)
-{
-	uint64_t served = party_of(db, peer)->served;
-
-	return served > db->turns_start ? served : db->turns_start;
-}
-
-static void start_turn(struct db *db, uint64_t peer)
-{
-	struct db_party *p = party_of(db, peer);
-
-	p->served = served_of(db, peer);
-	db->turns_start = p->served;
-	db->turn_peer = peer;
-	db->turn_count = 0;
-	db->turn_since_ns = clock_now_ns();
-}
-
-static bool turn_is_over(const struct db *db)
-{
-	return db->turn_count >= TURN_COMMITS || clock_now_ns() - db->turn_since_ns >= TURN_NS;
-}
-
-void db_note_turn_commit_locked(struct db *db)
-{
-	if (!db->sessions)
-		return;
-	db->turn_count++;
-	party_of(db, db->turn_peer)->served++;
-}
-
-static bool locals_wait_locked(const struct db *db)
-{
-	for (const struct db_call *c = db->parked; c; c = c->next)
-		if (c->kind == PARK_WRITE || c->kind == PARK_HALT)
-			return true;
-	return clock_now_ns() - db->writer_sent_away_ns < LOCAL_RECENT_NS;
-}
-
-/* The one that waits and was served least; of equals the first that came. */
-static struct db_session *next_session(struct db *db)
-{
-	struct db_session *best = NULL;
-
-	for (struct db_session *s = db->sessions; s; s = s->next)
-		if (!s->held && (!best || served_of(db, s->peer) < served_of(db, best->peer)))
-			best = s;
-	return best;
-}
-
-static uint32_t count_waiting(const struct db *db)
-{
-	uint32_t n = 0;
-
-	for (const struct db_session *s = db->sessions; s; s = s->next)
-		n += !s->held;
-	return n;
-}
-
-/* LiteFS' WRITE is here, or may be asked for. */
-static bool can_be_had_locked(const struct db *db, int64_t now)
-{
-	return db->up_state == UP_HELD || (db->up_state == UP_IDLE && now >= db->pause_until_ns);
-}
-
-bool db_session_is_next_locked(struct db *db)
-{
-	const struct db_session *s = next_session(db);
-	int64_t now = clock_now_ns();
-
-	if (!s || db->holder)
-		return false;
-	if (db->turn_peer == 0 && !db->turn_count && locals_wait_locked(db) && !can_be_had_locked(db, now)) {
-		db->turn_since_ns = now; /* its turn has yet to begin */
-		db->local_until_ns = now + LOCAL_KEEP_NS;
-		return false;
-	}
-	if (db->turn_peer == 0)
-		return turn_is_over(db) || now >= db->local_until_ns;
-	if (!locals_wait_locked(db) || served_of(db, s->peer) <= served_of(db, 0))
-		return true;
-	start_turn(db, 0);
-	db->local_until_ns = now + LOCAL_KEEP_NS;
-	return false;
-}
-
-void db_local_writer_locked(struct db *db)
-{
-	if (db->sessions && db->turn_peer != 0)
-		start_turn(db, 0);
-}
-
-void db_local_writer_left_locked(struct db *db)
-{
-	if (db->turn_peer == 0)
-		db->local_until_ns = clock_now_ns() + db->config->settings->halt_linger_ms * NS_PER_MS;
-}
-
-bool db_local_turn_over_locked(struct db *db)
-{
-	return db->sessions && next_session(db) && db->turn_peer == 0 && turn_is_over(db);
-}
-
-/* ---- life ---- */
 
 static struct db_session *find(const struct db *db, uint64_t id)
 {
@@ -190,7 +54,7 @@ static void answer_wait(struct db *db, struct db_session *s, int result)
 
 	s->call = NULL;
 	call->pos = db->tip;
-	call->waiting = count_waiting(db);
+	call->waiting = db_count_waiting_locked(db);
 	call->call.done(&call->call, result);
 }
 
@@ -229,7 +93,7 @@ static int hold(struct db *db, struct db_session *s)
 
 	if (!owner)
 		return -ENOMEM;
-	start_turn(db, s->peer);
+	db_turn_start_locked(db, s->peer);
 	db->committed_in_hold = false;
 	if (db->keep_until_ns) {
 		db->keep_until_ns = 0;
@@ -246,7 +110,7 @@ static int hold(struct db *db, struct db_session *s)
 
 bool db_offer_session_locked(struct db *db)
 {
-	struct db_session *s = next_session(db);
+	struct db_session *s = db_next_session_locked(db);
 	int err;
 
 	if (!s || !can_hold_locked(db))
@@ -344,18 +208,18 @@ static int begin_locked(struct db *db, struct db_session *s, struct db_gw_call *
 	if (n >= SESSIONS_MAX)
 		return -EBUSY;
 	if (!n) { /* whoever writes now is of this node */
-		start_turn(db, 0);
+		db_turn_start_locked(db, 0);
 		db->local_until_ns = db_writer_locked(db) ? INT64_MAX : 0;
 	}
 	*tail = s;
-	if (next_session(db) == s && db_session_is_next_locked(db) && can_hold_locked(db)) {
+	if (db_next_session_locked(db) == s && db_session_is_next_locked(db) && can_hold_locked(db)) {
 		err = hold(db, s);
 		if (err) {
 			unlink_session(db, s);
 			return err;
 		}
 		call->pos = db->tip;
-		call->waiting = count_waiting(db);
+		call->waiting = db_count_waiting_locked(db);
 		return 0;
 	}
 	s->call = call;
@@ -383,7 +247,7 @@ int db_gw_begin(struct db *db, uint64_t id, uint64_t peer, int64_t until_ns, str
 		if (!err) {
 			s->lease_ns = clock_now_ns() + LEASE_NS;
 			call->pos = db->tip;
-			call->waiting = count_waiting(db);
+			call->waiting = db_count_waiting_locked(db);
 		}
 	} else if (db->stop || db->absent || db->mode != DB_MODE_WAL || lock_owner_find(&db->locks, id)) {
 		err = -ENOTSUP;
@@ -438,9 +302,9 @@ void db_end_session_commit_locked(struct db *db, struct db_session *s, int err)
 	struct db_gw_call *call = s->call;
 
 	call->pos = db->tip;
-	call->waiting = count_waiting(db);
+	call->waiting = db_count_waiting_locked(db);
 	call->unknown = err && db->commit_unknown;
-	call->yield = db->end_wanted || db->drop_call || ((call->waiting || locals_wait_locked(db)) && turn_is_over(db)) ||
+	call->yield = db->end_wanted || db->drop_call || ((call->waiting || db_locals_wait_locked(db)) && db_turn_is_over_locked(db)) ||
 		      /* LiteFS' own waiters (HALT, direct clients) cannot be seen before they have had their turn: one for them, now and then. */
 		      db_hold_is_over_locked(db, clock_now_ns());
 	s->committing = false;
