@@ -19,6 +19,7 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -606,11 +607,13 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 	if (http->bad_server_id)
 		ret->has_server_id = false;
 	if (err == -ENOTCONN && req->no_open) /* libcurl would speak of a vain attempt to connect */
-		snprintf(http->errbuf, sizeof http->errbuf, "the connection that it must go over is gone");
+		snprintf(http->errbuf, sizeof http->errbuf, "the connection that it must go over is gone (%" PRIu64 " wanted, %" PRIu64 " there, %u sockets)",
+			 req->serial, http->serial, http->n_sockets);
 	if (err)
 		describe(http, err);
-	if (err && ret->started)
-		http_disconnect(http); /* whatever libcurl thinks of it: no later call may find it */
+	/* Whatever libcurl thinks of it: no later call may find it. */
+	if (err && (ret->started || (err == -ENOTCONN && req->no_open)))
+		http_disconnect(http);
 	curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, http->headers);
 	http->req = NULL;
 	http->answer = NULL;
@@ -640,6 +643,7 @@ void http_disconnect(struct http *http)
 	}
 	curl_easy_setopt(http->easy, CURLOPT_FRESH_CONNECT, 0L);
 	curl_multi_cleanup(old);
+	http->n_sockets = 0; /* whatever libcurl has lost sight of: it would pass for a dead connection at every call that may open none */
 }
 
 void http_abort(struct http *http)

@@ -155,6 +155,16 @@ static void run_fwd(int slot, const char *command)
 		/* A BUSY that plain got at a later moment, such as the commit of one statement, is waited for, too. */
 		if (d.fwd.ext != SQLITE_BUSY || d.fwd.txn_before == SQLITE_TXN_WRITE || same() || now_ms() >= end)
 			return;
+		/*
+		 * Outside a transaction that means a snapshot that the connection still had (SQLite keeps one after INSERT OR ROLLBACK, for
+		 * instance), and lets go of with this answer. So it does with BUSY: once more would be on a new one, and succeed.
+		 */
+		if (d.plain.ext == SQLITE_BUSY_SNAPSHOT && d.plain.txn == SQLITE_TXN_NONE && d.fwd.txn == SQLITE_TXN_NONE) {
+			d.fwd.ext = d.plain.ext;
+			text_clear(&d.fwd.text);
+			text_add(&d.fwd.text, "%s", d.plain.text.s);
+			return;
+		}
 		d.repeated++;
 		usleep(1000);
 	}
