@@ -174,3 +174,13 @@ ptrdiff_t spool_read(const struct spool *spool, uint64_t off, void *buf, size_t 
 	}
 	return (ptrdiff_t)done;
 }
+
+ptrdiff_t spool_reader_read(void *ctx, void *buf, size_t len)
+{
+	struct spool_reader *reader = ctx;
+	ptrdiff_t n = spool_read(reader->spool, reader->offset, buf, len);
+
+	if (n > 0)
+		reader->offset += (uint64_t)n;
+	return n;
+}

@@ -38,4 +38,11 @@ int spool_truncate(struct spool *spool, uint64_t size);
 /* Bytes read: short at the end. */
 ptrdiff_t spool_read(const struct spool *spool, uint64_t off, void *buf, size_t len);
 
+/* A source for whoever reads in order: ctx is one of these, and moves on with each call. */
+struct spool_reader {
+	const struct spool *spool;
+	uint64_t offset;
+};
+ptrdiff_t spool_reader_read(void *ctx, void *buf, size_t len);
+
 #endif

@@ -175,21 +175,6 @@ static int cut_pages(struct build *b)
 	return err;
 }
 
-struct reader {
-	const struct spool *spool;
-	uint64_t offset;
-};
-
-static ptrdiff_t reader_read(void *ctx, void *buf, size_t len)
-{
-	struct reader *reader = ctx;
-	ptrdiff_t n = spool_read(reader->spool, reader->offset, buf, len);
-
-	if (n > 0)
-		reader->offset += (uint64_t)n;
-	return n;
-}
-
 static struct ltx_header header_of(const struct changeset *cs)
 {
 	uint64_t images = cs->refs ? cs->ref_count : cs->last_frame - cs->first_frame + 1;
@@ -231,12 +216,12 @@ static int encode(struct build *b, struct spool *ltx)
 static int verify(struct build *b, const struct spool *ltx)
 {
 	struct changeset *cs = b->cs;
-	struct reader reader = {.spool = ltx};
+	struct spool_reader reader = {.spool = ltx};
 	struct ltx_decoder dec;
 	struct ltx_trailer trailer;
 	uint64_t sum = cs->before.checksum;
 	uint32_t pgno, pages = 0;
-	int err = ltx_decoder_init(&dec, reader_read, &reader), more = 0;
+	int err = ltx_decoder_init(&dec, spool_reader_read, &reader), more = 0;
 
 	if (!err && (dec.header.page_size != cs->page_size || dec.header.pre_apply != cs->before.checksum ||
 		     dec.header.min_txid != cs->before.txid + 1 || dec.header.max_txid != cs->before.txid + 1 ||

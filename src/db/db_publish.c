@@ -36,21 +36,6 @@ static ptrdiff_t read_memory(void *ctx, void *buf, size_t len)
 	return (ptrdiff_t)len;
 }
 
-struct in_spool {
-	const struct spool *spool;
-	uint64_t offset;
-};
-
-static ptrdiff_t read_spool(void *ctx, void *buf, size_t len)
-{
-	struct in_spool *s = ctx;
-	ptrdiff_t n = spool_read(s->spool, s->offset, buf, len);
-
-	if (n > 0)
-		s->offset += (uint64_t)n;
-	return n;
-}
-
 /* WRITE is ours, so nobody else appends. */
 static int append(void *ctx, uint32_t pgno, uint32_t commit, const void *page)
 {
@@ -107,9 +92,9 @@ static void publish(struct db *db)
 
 int db_commit_foreign(struct db *db)
 {
-	struct in_spool in = {.spool = &db->ltx};
+	struct spool_reader in = {.spool = &db->ltx};
 	struct changeset cs;
-	int err = adopt(db, &cs, read_spool, &in);
+	int err = adopt(db, &cs, spool_reader_read, &in);
 
 	if (err) {
 		log_warn("gateway_commit_refused", "db=%s peer=%016" PRIx64 " error=\"%s\"", db->name, db->commit_session->peer,

@@ -198,20 +198,6 @@ static int build(struct ctx *c)
 	return changeset_build(&c->cs, &c->source, &c->ltx);
 }
 
-struct reader {
-	const struct spool *spool;
-	uint64_t off;
-};
-
-static ptrdiff_t reader_read(void *arg, void *buf, size_t len)
-{
-	struct reader *r = arg;
-	ptrdiff_t n = spool_read(r->spool, r->off, buf, len);
-
-	r->off += n > 0 ? (uint64_t)n : 0;
-	return n;
-}
-
 /* What SQLite means by the frames: the array after them, pages never written being zero. */
 static struct model expected_of(struct ctx *c)
 {
@@ -235,7 +221,7 @@ static struct model expected_of(struct ctx *c)
 static void apply_and_compare(struct ctx *c)
 {
 	struct model want = expected_of(c);
-	struct reader r = {.spool = &c->ltx};
+	struct spool_reader r = {.spool = &c->ltx};
 	struct ltx_decoder dec;
 	struct ltx_trailer trailer;
 	uint8_t *page = malloc(c->db.page_size);
@@ -245,7 +231,7 @@ static void apply_and_compare(struct ctx *c)
 
 	old.pages = malloc((size_t)old.room * old.page_size);
 	memcpy(old.pages, c->db.pages, (size_t)old.room * old.page_size);
-	assert_int_equal(ltx_decoder_init(&dec, reader_read, &r), 0);
+	assert_int_equal(ltx_decoder_init(&dec, spool_reader_read, &r), 0);
 	assert_int_equal(dec.header.page_size, c->db.page_size);
 	assert_int_equal(dec.header.commit, want.size);
 	assert_true(dec.header.min_txid == c->cs.before.txid + 1 && dec.header.max_txid == c->cs.before.txid + 1);
@@ -841,7 +827,7 @@ struct adopted {
 	uint32_t last_pgno, commit;
 	unsigned calls;
 	int fail_append, fail_read; /* the n-th call fails; 0: none */
-	struct reader reader;
+	struct spool_reader reader;
 	unsigned reads;
 	size_t step; /* of a read; 0: as asked for */
 	bool keep_got; /* for the caller to free */
@@ -871,7 +857,7 @@ static ptrdiff_t adopt_read(void *arg, void *buf, size_t len)
 
 	if (a->fail_read && ++a->reads == (unsigned)a->fail_read)
 		return -EIO;
-	return reader_read(&a->reader, buf, a->step && len > a->step ? a->step : len);
+	return spool_reader_read(&a->reader, buf, a->step && len > a->step ? a->step : len);
 }
 
 /* The file in c->ltx over c->db at cs.before; what building it has kept is forgotten. */
@@ -886,7 +872,7 @@ static int adopt(struct ctx *c, struct changeset *cs, struct adopted *a)
 	a->got = c->db;
 	a->got.pages = malloc((size_t)c->db.room * c->db.page_size);
 	memcpy(a->got.pages, c->db.pages, (size_t)c->db.room * c->db.page_size);
-	a->reader = (struct reader){.spool = &c->ltx};
+	a->reader = (struct spool_reader){.spool = &c->ltx};
 	memset(c->has_kept, 0, c->db.room + 1);
 	c->keeps = 0;
 	adopting = a;
