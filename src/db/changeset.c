@@ -100,6 +100,28 @@ static int check_page1(struct build *b)
 	return 0;
 }
 
+/* The page as it is before leaves the checksum, and stays for readers of the base. buf: has it then. */
+static int leave_page(const struct changeset *cs, const struct changeset_source *source, uint32_t pgno, uint8_t *buf, uint64_t *sum)
+{
+	int err = source->old_page(source->ctx, pgno, buf);
+
+	if (err)
+		return err;
+	*sum ^= ltx_page_checksum(pgno, buf, cs->page_size);
+	return source->keep(source->ctx, pgno, buf);
+}
+
+/* So do pages that are cut off. */
+static int cut_pages(const struct changeset *cs, const struct changeset_source *source, uint8_t *buf, uint64_t *sum)
+{
+	int err = 0;
+
+	for (uint32_t pgno = cs->new_pages + 1; !err && pgno <= cs->old_pages; pgno++)
+		if (pgno != ltx_lock_pgno(cs->page_size))
+			err = leave_page(cs, source, pgno, buf, sum);
+	return err;
+}
+
 /* frame 0: a page that was never written, of zeros. */
 static int add_page(struct build *b, struct ltx_encoder *enc, uint32_t pgno, uint32_t frame)
 {
@@ -157,24 +179,6 @@ static int encode_pages(struct build *b, struct ltx_encoder *enc)
 	return err;
 }
 
-/* Pages that are cut off leave the checksum, and stay for readers of the base. */
-static int cut_pages(struct build *b)
-{
-	struct changeset *cs = b->cs;
-	int err = 0;
-
-	for (uint32_t pgno = cs->new_pages + 1; !err && pgno <= cs->old_pages; pgno++) {
-		if (pgno == ltx_lock_pgno(cs->page_size))
-			continue;
-		err = b->source->old_page(b->source->ctx, pgno, b->old_page);
-		if (err)
-			break;
-		b->sum ^= ltx_page_checksum(pgno, b->old_page, cs->page_size);
-		err = b->source->keep(b->source->ctx, pgno, b->old_page);
-	}
-	return err;
-}
-
 static struct ltx_header header_of(const struct changeset *cs)
 {
 	uint64_t images = cs->refs ? cs->ref_count : cs->last_frame - cs->first_frame + 1;
@@ -204,7 +208,7 @@ static int encode(struct build *b, struct spool *ltx)
 	if (!err)
 		err = encode_pages(b, &enc);
 	if (!err)
-		err = cut_pages(b);
+		err = cut_pages(cs, b->source, b->old_page, &b->sum);
 	cs->after = (struct pos){cs->before.txid + 1, b->sum | LTX_CHECKSUM_FLAG};
 	if (!err)
 		err = ltx_encoder_finish(&enc, cs->after.checksum, &trailer);
@@ -317,24 +321,16 @@ static int check_adopted_header(struct adopt *a)
 	return 0;
 }
 
-static int leave_sum(struct adopt *a, uint32_t pgno)
+/* What a callback has answered. */
+static int of_ours(struct adopt *a, int err)
 {
-	int err = a->source->old_page(a->source->ctx, pgno, a->old_page);
-
-	if (!err) {
-		a->sum ^= ltx_page_checksum(pgno, a->old_page, a->cs->page_size);
-		err = a->source->keep(a->source->ctx, pgno, a->old_page);
-	}
 	a->ours = err != 0;
 	return err;
 }
 
 static int give(struct adopt *a, uint32_t pgno, uint32_t commit)
 {
-	int err = a->append(a->source->ctx, pgno, commit, a->page);
-
-	a->ours = err != 0;
-	return err;
+	return of_ours(a, a->append(a->source->ctx, pgno, commit, a->page));
 }
 
 /* LiteFS exits on a page without a checksum: pages that are added are all there, but for the lock page. */
@@ -347,7 +343,7 @@ static int adopt_page(struct adopt *a, uint32_t pgno, const uint8_t *page)
 	if (pgno == 1 && (sqlite_header_parse(page, &header) != 0 || header.page_size != cs->page_size || !header.wal))
 		return refuse(a, "page_1");
 	if (pgno <= cs->old_pages) {
-		err = leave_sum(a, pgno);
+		err = of_ours(a, leave_page(cs, a->source, pgno, a->old_page, &a->sum));
 	} else {
 		if (a->grown == ltx_lock_pgno(cs->page_size))
 			a->grown++;
@@ -409,9 +405,8 @@ int changeset_adopt(struct changeset *cs, const struct changeset_source *source,
 		err = check_adopted_header(&a);
 	if (!err)
 		err = adopt_pages(&a);
-	for (uint32_t pgno = cs->new_pages + 1; !err && pgno <= cs->old_pages; pgno++)
-		if (pgno != ltx_lock_pgno(cs->page_size))
-			err = leave_sum(&a, pgno);
+	if (!err)
+		err = of_ours(&a, cut_pages(cs, source, a.old_page, &a.sum));
 	if (!err)
 		err = ltx_decoder_finish(&a.dec, &trailer);
 	if (!err && trailer.post_apply != (a.sum | LTX_CHECKSUM_FLAG))
