@@ -391,6 +391,7 @@ void db_stop(struct db *db)
 		call->done(call, -EIO);
 	}
 	db_stop_sessions_locked(db);
+	db_give_up_unknowns_locked(db);
 	if (db->drop_call)
 		db->drop_call->done(db->drop_call, -EIO);
 	db->drop_call = NULL;
@@ -422,6 +423,15 @@ static json_t *pos_json(struct pos pos)
 	return json_sprintf("%016llx/%016llx", (unsigned long long)pos.txid, (unsigned long long)pos.checksum);
 }
 
+static json_t *unknowns_json(const struct db *db)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; list && i < db->unknown_count; i++)
+		json_array_append_new(list, pos_json(db->unknowns[i].after));
+	return list;
+}
+
 json_t *db_status(struct db *db)
 {
 	static const char *const up_names[] = {"idle", "begin", "publish", "held", "commit", "end"};
@@ -447,6 +457,9 @@ json_t *db_status(struct db *db)
 		NUMBER(refused);
 		NUMBER(not_committed);
 		NUMBER(unknown);
+		NUMBER(verdicts_committed);
+		NUMBER(verdicts_not_committed);
+		NUMBER(verdicts_none);
 		NUMBER(begins);
 		NUMBER(begin_failed);
 		NUMBER(renewals);
@@ -472,6 +485,8 @@ json_t *db_status(struct db *db)
 		NUMBER(replicate_ns);
 	}
 #undef NUMBER
+	if (o)
+		json_object_set_new(o, "unknowns", unknowns_json(db));
 	pthread_mutex_unlock(&db->mu);
 	return o;
 }

@@ -298,7 +298,7 @@ static int send_drop(struct db *db, struct upstream *up, struct pos before)
 {
 	int64_t timeout_ns = db->config->settings->commit_timeout_ms * NS_PER_MS, until = clock_now_ns() + timeout_ns;
 	struct upstream_tx tx = {.before = before, .read_at = drop_read_at, .ctx = db};
-	int64_t timestamp_ms = clock_wall_ms();
+	int64_t timestamp_ms = db_timestamp_ms(db, before);
 	enum outcome outcome;
 	int err = db_pos_is_empty(before) ? -ENOENT : encode_drop(db, before, &tx.after, timestamp_ms);
 
@@ -309,8 +309,12 @@ static int send_drop(struct db *db, struct upstream *up, struct pos before)
 	if (outcome == OUTCOME_REFUSED)
 		return upstream_kind(up) == UPSTREAM_SELF ? -EBUSY : -EIO;
 	if (await_gone(db, until) != 0 || (outcome == OUTCOME_UNKNOWN && db_ltx_is_of(db, tx.after.txid, db->config->node_id, timestamp_ms) != 1)) {
-		log_error("drop_unknown", "db=%s txid=%016" PRIx64 " do=\"look whether the database is still there\"", db->name,
-			  tx.after.txid);
+		const struct db_unknown unknown = {.after = tx.after, .node_id = db->config->node_id, .timestamp_ms = timestamp_ms,
+						   .here = upstream_kind(up) == UPSTREAM_SELF, .drop = true};
+
+		pthread_mutex_lock(&db->mu);
+		db_note_unknown_locked(db, &unknown);
+		pthread_mutex_unlock(&db->mu);
 		return -EIO;
 	}
 	return 0;
