@@ -331,6 +331,7 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 		.node_id = config->node_id,
 		.role = config->role,
 		.halts = config->halts,
+		.breakers = config->breakers,
 		.guard = &db->guard,
 		.guard_enter = upstream_guard_enter,
 		.guard_leave = upstream_guard_leave,
@@ -407,6 +408,7 @@ void db_role_changed(struct db *db)
 {
 	pthread_mutex_lock(&db->mu);
 	db->begin_retry_ns = 0;
+	db->away = false;
 	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
 		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
@@ -439,11 +441,11 @@ json_t *db_status(struct db *db)
 	json_t *o;
 
 	pthread_mutex_lock(&db->mu);
-	o = json_pack("{s:s, s:b, s:o, s:o, s:i, s:i, s:i, s:s, s:b, s:b, s:b, s:i}", "mode",
+	o = json_pack("{s:s, s:b, s:o, s:o, s:i, s:i, s:i, s:s, s:b, s:b, s:b, s:b, s:i}", "mode",
 		      db->mode == DB_MODE_WAL ? "wal" : "rollback", "absent", db->absent, "base", pos_json(db->base), "tip", pos_json(db->tip),
 		      "page_size", (int)db->page_size, "wal_frames", (int)db->wal.committed, "undo_pages",
 		      (int)db->undo.count, "upstream", up_names[db->up_state], "guard_held", db->guard_held, "poisoned",
-		      db->poison, "litefs_gone", !db->files_ok && !db->absent, "readers", (int)db_readers_locked(db));
+		      db->poison, "litefs_gone", !db->files_ok && !db->absent, "primary_away", db->away, "readers", (int)db_readers_locked(db));
 #define NUMBER(field) json_object_set_new(o, #field, json_integer((json_int_t)s->field))
 	if (o) {
 		NUMBER(commits_remote);
@@ -466,6 +468,7 @@ json_t *db_status(struct db *db)
 		NUMBER(catchups);
 		NUMBER(catchups_failed);
 		NUMBER(busy_write);
+		NUMBER(busy_away);
 		NUMBER(busy_read);
 		NUMBER(busy_gate);
 		NUMBER(resets);

@@ -50,12 +50,14 @@ struct db_notify {
 	void (*commit_failed)(void *ctx, pid_t tgid);
 };
 
+struct breakers;
 struct super_table;
 struct db_config {
 	const struct settings *settings;
 	struct super_table *supers;
 	struct role *role;
 	struct halt_record *halts;
+	struct breakers *breakers; /* NULL: none */
 	uint64_t node_id;
 	const struct db_notify *notify;
 };

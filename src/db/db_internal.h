@@ -64,7 +64,7 @@ struct db_stats {
 	uint64_t refused, not_committed, unknown;
 	uint64_t verdicts_committed, verdicts_not_committed, verdicts_none; /* of unknowns, later */
 	uint64_t begins, begin_failed, renewals, catchups, catchups_failed;
-	uint64_t busy_write, busy_read, busy_gate;
+	uint64_t busy_write, busy_away, busy_read, busy_gate;
 	uint64_t resets, folds, gates, gates_failed, poisons, checkpoints;
 	uint64_t guard_taken, guard_waits, window_reads;
 	uint64_t pages_sent, bytes_sent;
@@ -213,6 +213,7 @@ struct db {
 	int64_t turn_end_ns;
 	bool settling; /* U gives back what the last commit needed; its client has its answer */
 	bool want_begin, catching, doomed, end_wanted;
+	bool away; /* the last begin found nobody: begins go on, but nobody waits for them */
 	bool renewing; /* UP_HELD, but just now between two locks */
 	bool yielding; /* the pause is for other nodes that were seen committing, on the primary */
 	bool committed_in_hold; /* since WRITE was granted */
