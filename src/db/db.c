@@ -166,6 +166,11 @@ bool db_files_current(struct db *db)
 	return lfs_ident_equal(&now, &db->ident);
 }
 
+bool db_is_over(const struct db *db)
+{
+	return db->stop && clock_now_ns() - db->stop_ns > STOP_GRACE_NS;
+}
+
 void db_poison_locked(struct db *db)
 {
 	db->valid = false;
@@ -374,6 +379,7 @@ void db_stop(struct db *db)
 		pthread_mutex_unlock(&db->mu);
 		return;
 	}
+	db->stop_ns = clock_now_ns();
 	db->stop = true;
 	if (db->up && (db->up_state == UP_BEGIN || db->renewing))
 		upstream_abort(db->up);

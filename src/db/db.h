@@ -90,7 +90,7 @@ struct db_call {
  */
 int db_open(const struct db_config *config, const char *name, bool create, void *notify_ctx, struct db **ret);
 /*
- * db_stop lets a commit in progress end, gives back what is held upstream, joins the workers and
+ * db_stop lets a commit in progress end (what is not replicated within 2 s is unknown then), gives back what is held upstream, joins the workers and
  * answers parked calls -EIO; afterwards calls are still allowed and fail or answer from memory. Blocks.
  * db_free: nobody may call any more.
  */

@@ -131,6 +131,7 @@ struct db {
 	pthread_cond_t changed; /* token free, window closed, files unused, readers gone */
 	pthread_t g_thread, u_thread;
 	bool stop;
+	int64_t stop_ns; /* since when */
 
 	/* LiteFS */
 	struct lfs_files files;
@@ -291,11 +292,14 @@ struct db {
 #define RECOVERY_NS (20 * NS_PER_MS)
 #define GONE_WAIT_NS (2 * NS_PER_S)
 #define REFRESH_NS (250 * NS_PER_MS)
+/* What a commit in progress has, when the program ends, to find out that it was replicated. */
+#define STOP_GRACE_NS (2 * NS_PER_S)
 #define KEEP_NS (200 * NS_PER_MS)
 #define FOLD_FRAMES 1000
 #define FOLD_BYTES (1u << 20)
 
 /* db.c */
+bool db_is_over(const struct db *db); /* stop, and its grace is over; without mu */
 unsigned db_readers_locked(const struct db *db);
 struct lock_owner *db_writer_locked(const struct db *db); /* holds WRITE, or RESERVED in a rollback mode */
 enum lock_slot db_write_slot_locked(const struct db *db);

@@ -240,7 +240,7 @@ enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_
 			if (there == -ESTALE && ours < 0)
 				return VERDICT_UNKNOWN;
 		}
-		if (now >= until_ns || db->stop)
+		if (now >= until_ns || db_is_over(db))
 			return VERDICT_UNKNOWN;
 		if (now >= next_probe) {
 			struct role_state *role = calloc(1, sizeof *role);

@@ -127,6 +127,16 @@ static bool lock_all(struct local *l, short type)
 	return false;
 }
 
+void rig_lock_write(struct local *l, bool yes)
+{
+	struct flock fl = {.l_type = yes ? F_WRLCK : F_UNLCK, .l_start = WAL_WRITE_BYTE, .l_len = 1};
+	int64_t until = clock_now_ns() + LONG_NS;
+
+	while (fcntl(l->shm_fd, F_OFD_SETLK, &fl) < 0)
+		if (clock_now_ns() >= until)
+			abort();
+}
+
 static void apply_locked(struct local *l, const uint8_t *ltx, size_t len)
 {
 	struct bytes b = {ltx, len, 0};
@@ -247,6 +257,8 @@ static void on_tx(void *arg, const char *name, const uint8_t *ltx, size_t len)
 	}
 	pthread_cond_broadcast(&r->changed);
 	pthread_mutex_unlock(&r->mutex);
+	atomic_fetch_add(&r->received, 1);
+	clock_sleep_ns(r->answer_delay_ms * NS_PER_MS);
 }
 
 void rig_queue(struct local *l, const uint8_t *ltx, size_t len)
@@ -405,7 +417,7 @@ static void send_from_elsewhere(struct local *l, uint32_t first, uint32_t last, 
 
 void rig_foreign(struct local *l, uint8_t fill, bool here)
 {
-	send_from_elsewhere(l, 1, 2, rig_file_pages(l), fill, here);
+	send_from_elsewhere(l, l->rig->wal ? 2 : 1, 2, rig_file_pages(l), fill, here);
 }
 
 void rig_drop_here(struct local *l)
