@@ -76,6 +76,8 @@ struct rig *rig_new(bool create);
 void rig_free(struct rig *rig);
 /* Another database; as_new: LiteFS does not have it. */
 void rig_open(struct rig *rig, struct local *l, const char *name, bool as_new);
+/* LiteFS has it, and it is not opened. */
+void rig_make(struct rig *rig, struct local *l, const char *name);
 /* This node is the primary: what is sent is applied in the call. */
 void rig_make_primary(struct rig *rig);
 
@@ -89,6 +91,8 @@ void rig_wait_applied(struct rig *rig, unsigned n);
 void rig_queue(struct local *l, const uint8_t *ltx, size_t len);
 /* A transaction of another node: page 2 (and where not in WAL mode page 1) filled with `fill`. To this node only where `here`. */
 void rig_foreign(struct local *l, uint8_t fill, bool here);
+/* The LTX file of such a transaction upon what LiteFS has here, appended. */
+void rig_make_ltx(struct local *l, uint8_t fill, struct spool *ret);
 void rig_drop_here(struct local *l); /* by another node */
 /* A database of that name, made by another node: page 1 and page 2 filled. */
 void rig_create_here(struct local *l, uint8_t fill);

@@ -6,7 +6,7 @@
  * the scripted LiteFS, too, by an upstream that calls itself a gateway: what of a gateway's HTTP is which outcome is
  * test_upstream_gateway's matter, and what db makes of an outcome is not the same for a gateway.
  */
-#include "rollback_rig.h"
+#include "wal_rig.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -16,59 +16,11 @@
 
 #include "litefs/api.h"
 #include "litefs/breaker.h"
-#include "litefs/dir.h"
-#include "litefs/upstream.h"
 
 #define AT_A_TIME 10
 
 enum up { SELF, REMOTE, GATEWAY, UPS }; /* the slowest first */
 static const char *const up_names[UPS] = {"self", "remote", "gateway"};
-
-/* ---- a LiteFS that can be gone, and a gateway ---- */
-
-static atomic_bool litefs_gone;
-
-int __wrap_lfs_files_pos(const struct lfs_files *files, struct pos *ret);
-int __real_lfs_files_pos(const struct lfs_files *files, struct pos *ret);
-ssize_t __wrap_lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off);
-ssize_t __real_lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off);
-int __wrap_lfs_files_open_wal(struct lfs_files *files);
-int __wrap_lfs_files_keep_wal(struct lfs_files *files);
-int __wrap_upstream_gateway_new(const struct upstream_config *config, struct upstream **ret);
-
-int __wrap_lfs_files_pos(const struct lfs_files *files, struct pos *ret)
-{
-	return atomic_load(&litefs_gone) ? -ENOTCONN : __real_lfs_files_pos(files, ret);
-}
-
-ssize_t __wrap_lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off)
-{
-	return atomic_load(&litefs_gone) ? -ENOTCONN : __real_lfs_files_read(files, buf, len, off);
-}
-
-int __wrap_lfs_files_open_wal(struct lfs_files *files)
-{
-	char path[200];
-
-	snprintf(path, sizeof path, "%s/%s-wal", files->dir, files->name);
-	if (files->wal_fd < 0)
-		files->wal_fd = open(path, O_RDWR | O_CREAT, 0600);
-	return files->wal_fd < 0 ? -errno : 0;
-}
-
-int __wrap_lfs_files_keep_wal(struct lfs_files *files)
-{
-	return __wrap_lfs_files_open_wal(files);
-}
-
-int __wrap_upstream_gateway_new(const struct upstream_config *config, struct upstream **ret)
-{
-	int err = upstream_remote_new(config, UPSTREAM_REMOTE, ret);
-
-	if (!err)
-		(*ret)->kind = UPSTREAM_GATEWAY;
-	return err;
-}
 
 /* ---- memory that runs out for what db writes ---- */
 
@@ -80,119 +32,6 @@ int __real_spool_append(void *spool, const void *data, size_t len);
 int __wrap_spool_append(void *spool, const void *data, size_t len)
 {
 	return atomic_load(&no_memory) ? -ENOMEM : atomic_load(&spool_full) ? -ENOSPC : __real_spool_append(spool, data, len);
-}
-
-/* ---- clients, as SQLite in WAL mode ---- */
-
-static int lock(struct local *l, uint64_t id, enum lock_file file, short type, int64_t first, int64_t n, struct waiting *w)
-{
-	struct db_lock lock = {.file = file, .type = type, .start = first, .end = first + n - 1, .owner = id, .tgid = (pid_t)(1000 + id),
-			       .handle = id};
-
-	waiting_init(w);
-	return db_lock(l->db, &lock, &w->call);
-}
-
-static int shm_lock(struct local *l, uint64_t id, short type, int byte)
-{
-	struct waiting w;
-
-	return settled(lock(l, id, LOCK_FILE_SHM, type, byte, 1, &w), &w);
-}
-
-static void wal_open(struct local *l, uint64_t id)
-{
-	struct waiting w;
-
-	db_handle_opened(l->db, (pid_t)(1000 + id));
-	assert_int_equal(settled(lock(l, id, LOCK_FILE_DATABASE, F_RDLCK, SQLITE_SHARED_FIRST, SQLITE_SHARED_SIZE, &w), &w), 0);
-}
-
-static void wal_die(struct local *l, uint64_t id)
-{
-	db_flush(l->db, LOCK_FILE_SHM, id);
-	db_flush(l->db, LOCK_FILE_DATABASE, id);
-	db_handle_closed(l->db, (pid_t)(1000 + id));
-}
-
-static void wal_read(struct local *l, uint64_t id)
-{
-	int64_t until = clock_now_ns() + LONG_NS;
-	int err;
-
-	while ((err = shm_lock(l, id, F_RDLCK, WAL_READ_BYTE(1))) == -EAGAIN && clock_now_ns() < until)
-		clock_sleep_ns(NS_PER_MS);
-	assert_int_equal(err, 0);
-}
-
-static void wal_end(struct local *l, uint64_t id)
-{
-	shm_lock(l, id, F_UNLCK, WAL_WRITE_BYTE);
-	shm_lock(l, id, F_UNLCK, WAL_READ_BYTE(1));
-}
-
-static void wal_begin(struct local *l, uint64_t id)
-{
-	int64_t until = clock_now_ns() + LONG_NS;
-	int err;
-
-	for (;;) {
-		wal_read(l, id);
-		err = shm_lock(l, id, F_WRLCK, WAL_WRITE_BYTE);
-		if (err != -EAGAIN || clock_now_ns() >= until)
-			break;
-		wal_end(l, id);
-		clock_sleep_ns(2 * NS_PER_MS);
-	}
-	assert_int_equal(err, 0);
-}
-
-/* part: only the frame's header. */
-static int write_frame(struct local *l, uint64_t id, uint8_t fill, bool part, struct waiting *w)
-{
-	uint8_t head[WAL_HEADER_SIZE], frame[WAL_FRAME_HEADER_SIZE], page[PAGE];
-	uint32_t sum[2] = {0, 0};
-	off_t off = wal_frame_offset((uint32_t)rig_stat(l, "wal_frames") + 1, PAGE);
-	struct wal_salt salt;
-	int err;
-
-	waiting_init(w);
-	memset(page, fill, PAGE);
-	assert_int_equal(db_wal_read(l->db, head, sizeof head, 0), sizeof head);
-	memcpy(salt.bytes, head + 16, 8);
-	wal_frame_encode(2, PAGES, salt, page, PAGE, sum, frame);
-	err = db_wal_write(l->db, id, frame, sizeof frame, off, &w->call);
-	return err || part ? err : db_wal_write(l->db, id, page, PAGE, off + (off_t)sizeof frame, &w->call);
-}
-
-static int wal_commit(struct local *l, uint64_t id, uint8_t fill)
-{
-	struct waiting w;
-
-	return settled(write_frame(l, id, fill, false, &w), &w);
-}
-
-/* Page 2 in the latest snapshot. */
-static int latest(struct local *l, uint64_t id)
-{
-	uint8_t page[PAGE], head[WAL_FRAME_HEADER_SIZE];
-	ssize_t n = 0;
-
-	wal_read(l, id);
-	for (uint32_t f = (uint32_t)rig_stat(l, "wal_frames"); f && !n; f--) {
-		off_t off = wal_frame_offset(f, PAGE);
-
-		assert_int_equal(db_wal_read(l->db, head, sizeof head, off), sizeof head);
-		if (be32(head) == 2)
-			n = db_wal_read(l->db, page, PAGE, off + (off_t)sizeof head);
-	}
-	if (!n)
-		n = db_read(l->db, getpid(), page, PAGE, PAGE);
-	wal_end(l, id);
-	assert_int_equal(n, PAGE);
-	for (int i = 1; i < PAGE; i++)
-		assert_int_equal(page[i], page[0]);
-	return page[0];
 }
 
 /* ---- the node ---- */
@@ -238,19 +77,19 @@ static void must_go_on(struct cell *c, int sees, enum next next)
 {
 	int result;
 
-	assert_int_equal(latest(c->l, 2), sees);
+	assert_int_equal(wal_latest(c->l, 2), sees);
 	wal_begin(c->l, 2);
 	result = wal_commit(c->l, 2, 'Z');
 	wal_end(c->l, 2);
 	if (next == REFUSED_ONCE || (next == EITHER && result)) {
 		assert_int_equal(result, -EIO);
-		assert_int_equal(latest(c->l, 2), sees);
+		assert_int_equal(wal_latest(c->l, 2), sees);
 		wal_begin(c->l, 2);
 		result = wal_commit(c->l, 2, 'Z');
 		wal_end(c->l, 2);
 	}
 	assert_int_equal(result, 0);
-	assert_int_equal(latest(c->l, 2), 'Z');
+	assert_int_equal(wal_latest(c->l, 2), 'Z');
 	assert_int_equal(rig_file(c->l, 2), 'Z');
 	assert_true(rig_is_exact(c->l));
 	if (c->up != GATEWAY) /* ends at once */
@@ -342,7 +181,7 @@ static void commit_cell(enum up up, const struct commit_row *row)
 		fake_script(c.r->primary, FAKE_TX, &row->step);
 	atomic_store(&spool_full, !strcmp(row->fault, "spool_full"));
 	atomic_store(&no_memory, !strcmp(row->fault, "no_memory"));
-	result = write_frame(c.l, 1, 'b', false, &w);
+	result = wal_write(c.l, 1, 'b', false, &w);
 	if (row->then) {
 		assert_int_equal(result, DB_PARKED);
 		assert_true(fake_wait_count(c.r->primary, FAKE_TX, c.sent + 1));
@@ -430,13 +269,13 @@ static void bring_to(struct cell *c, enum state state, struct waiting *w)
 		if (c->up == SELF) /* a direct client */
 			rig_lock_write(c->l, true);
 		wal_read(c->l, 1);
-		assert_int_equal(lock(c->l, 1, LOCK_FILE_SHM, F_WRLCK, WAL_WRITE_BYTE, 1, w), DB_PARKED);
+		assert_int_equal(wal_lock(c->l, 1, LOCK_FILE_SHM, F_WRLCK, WAL_WRITE_BYTE, 1, w), DB_PARKED);
 		return;
 	}
 	wal_begin(c->l, 1);
 	note(c);
 	if (state == FRAMES)
-		assert_int_equal(write_frame(c->l, 1, 'b', true, &other), 0);
+		assert_int_equal(wal_write(c->l, 1, 'b', true, &other), 0);
 	if (state == SENT)
 		c->r->answer_delay_ms = 300;
 	if (state == UNREPLICATED)
@@ -444,7 +283,7 @@ static void bring_to(struct cell *c, enum state state, struct waiting *w)
 	if (state == SENT || state == UNREPLICATED) {
 		int64_t until = clock_now_ns() + LONG_NS;
 
-		assert_int_equal(write_frame(c->l, 1, 'b', false, w), DB_PARKED);
+		assert_int_equal(wal_write(c->l, 1, 'b', false, w), DB_PARKED);
 		while (!atomic_load(&c->r->received) && clock_now_ns() < until)
 			clock_sleep_ns(NS_PER_MS);
 		assert_int_equal(atomic_load(&c->r->received), 1);
