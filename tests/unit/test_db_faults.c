@@ -475,6 +475,61 @@ static void cell(void **state)
 	assert_int_equal(job->status, 0);
 }
 
+/* ---- the matrix as ARCHITECTURE.md prints it ---- */
+
+static const char *state_text(char seen)
+{
+	return seen == 'a' ? "old" : seen == 'b' ? "new" : "the other";
+}
+
+static void print_commit_row(const struct commit_row *row, char *ret, size_t size)
+{
+	const char *result = row->result == 0 ? "0" : row->result == -ENOSPC ? "ENOSPC" : row->result == -ENOMEM ? "ENOMEM" : "EIO";
+
+	snprintf(ret, size, "| `%s` | %s | %s | %s | %s |\n", row->fault, result, row->sent ? "yes" : "no", state_text(row->sees),
+		 row->counted ? row->counted : "");
+}
+
+static void print_state_row(enum state state, char *ret, size_t size)
+{
+	size_t n = (size_t)snprintf(ret, size, "| `%s` |", state_names[state]);
+
+	for (int what = 0; what < WHATS; what++) {
+		const char *o = outcomes[state][what];
+		const char *said = o[0] == '0' ? "0, " : o[0] == 'E' ? "EIO, " : o[0] == 'B' ? "BUSY, " : "";
+
+		n += (size_t)snprintf(ret + n, size - n, o[0] ? " %s%s%s |" : "%s%s%s |", said, o[0] ? state_text(o[1]) : "",
+				      !o[0] ? " " : o[2] == 'r' ? " *" : o[2] == 'e' ? " (*)" : "");
+	}
+	snprintf(ret + n, size - n, "\n");
+}
+
+static void matrix__as_tested__is_what_architecture_says(void **state)
+{
+	const char *dir = getenv("srcdir");
+	char path[400], line[600];
+	char *text = calloc(1, 1 << 20);
+	FILE *file;
+
+	(void)state;
+	snprintf(path, sizeof path, "%s/ARCHITECTURE.md", dir ? dir : ".");
+	file = fopen(path, "r");
+	assert_non_null(file);
+	assert_true(fread(text, 1, (1 << 20) - 1, file) > 0);
+	fclose(file);
+	for (size_t row = 0; row < sizeof commits / sizeof commits[0]; row++) {
+		print_commit_row(&commits[row], line, sizeof line);
+		if (!strstr(text, line))
+			fail_msg("not in ARCHITECTURE.md: %s", line);
+	}
+	for (int i = 0; i < STATES; i++) {
+		print_state_row((enum state)i, line, sizeof line);
+		if (!strstr(text, line))
+			fail_msg("not in ARCHITECTURE.md: %s", line);
+	}
+	free(text);
+}
+
 int main(int argc, char **argv)
 {
 	static struct CMUnitTest tests[400];
@@ -498,6 +553,19 @@ int main(int argc, char **argv)
 				snprintf(job->name, sizeof job->name, "%s__%s__%s", state_names[state], what_names[what], up_names[up]);
 			}
 	}
+	if (argc == 2 && !strcmp(argv[1], "--matrix")) {
+		char line[600];
+
+		for (size_t row = 0; row < sizeof commits / sizeof commits[0]; row++) {
+			print_commit_row(&commits[row], line, sizeof line);
+			fputs(line, stdout);
+		}
+		for (int i = 0; i < STATES; i++) {
+			print_state_row((enum state)i, line, sizeof line);
+			fputs(line, stdout);
+		}
+		return 0;
+	}
 	if (argc == 2) { /* one cell, in this process */
 		for (int i = 0; i < job_count; i++)
 			if (!strcmp(jobs[i].name, argv[1])) {
@@ -507,6 +575,7 @@ int main(int argc, char **argv)
 			}
 		return 2;
 	}
+	tests[n++] = (struct CMUnitTest)cmocka_unit_test(matrix__as_tested__is_what_architecture_says);
 	for (int i = 0; i < job_count; i++)
 		tests[n++] = (struct CMUnitTest){jobs[i].name, cell, NULL, NULL, &jobs[i]};
 	return _cmocka_run_group_tests("tests", tests, n, NULL, NULL);
