@@ -239,10 +239,10 @@ def test_roles_swapped__under_load__acknowledged_exactly_once():
 
 
 @bound(240)
-def test_litefs_restarted__under_load__acknowledged_exactly_once():
+def litefs_restarted_under_load(**options):
     """kill -9 of a replica's LiteFS, then of the primary's, while everybody writes."""
     db = "bank.db"
-    with Cluster(n=3) as cluster:
+    with Cluster(n=3, **options) as cluster:
         bank.create(cluster, db)
         load = bank.Load(cluster, db)
         for node in cluster.nodes:
@@ -262,6 +262,14 @@ def test_litefs_restarted__under_load__acknowledged_exactly_once():
         for node in cluster.nodes:
             insert_until_ok(node, f"after n{node.index}", db=db)
         bank.verify(cluster, db, load)
+
+
+def test_litefs_restarted__under_load__acknowledged_exactly_once():
+    litefs_restarted_under_load()
+
+
+def test_litefs_restarted__under_load_with_gateways__acknowledged_exactly_once():
+    litefs_restarted_under_load(gateway=True)
 
 
 def test_litefs_restarted__mount_comes_back__open_connections_go_on():
@@ -598,9 +606,9 @@ def count_rows(cluster, node, db=DB):
     return int(node.sql(db, "SELECT count(*) FROM t"))
 
 
-def die_in_every_state(node_index, kill):
+def die_in_every_state(node_index, kill, **options):
     """A client in each state; kill(cluster, node, victim) ends somebody; then everything must go on at once."""
-    with Cluster(n=2) as cluster:
+    with Cluster(n=2, **options) as cluster:
         create(cluster)
         node = cluster.nodes[node_index]
         slowest = 0
@@ -640,6 +648,10 @@ def test_killed__client_on_replica_in_every_state__others_go_on_at_once():
 
 def test_killed__client_on_primary_in_every_state__others_go_on_at_once():
     die_in_every_state(0, kill_client)
+
+
+def test_killed__client_over_a_gateway_in_every_state__others_go_on_at_once():
+    die_in_every_state(1, kill_client, gateway=True)
 
 
 def test_killed__litefwd_on_replica_in_every_state__halt_is_freed_after_restart():
