@@ -259,6 +259,7 @@ def litefs_restarted_under_load(**options):
         assert load.total("violations") == 0, [r["violation_list"] for r in load.reports]
         note(f"commits {load.commits_per_node()}, busy {load.total('busy')}, errors {load.total('errors')}, "
              f"undecided {len(load.acks()['U'])}")
+        assert not options.get("gateway") or any(node.counters(db)["commits_gateway"] for node in cluster.replicas), "not used"
         for node in cluster.nodes:
             insert_until_ok(node, f"after n{node.index}", db=db)
         bank.verify(cluster, db, load)
@@ -627,6 +628,7 @@ def die_in_every_state(node_index, kill, **options):
             for n in cluster.nodes:
                 assert n.sql(DB, "PRAGMA integrity_check").strip() == "ok", state
                 assert cluster.sql_direct(n, DB, "PRAGMA integrity_check").strip() == "ok", state
+        assert not options.get("gateway") or node.counters(DB)["commits_gateway"] > 0, "the gateway was not used"
         note(f"slowest HALT afterwards {slowest * 1000:.0f} ms")
 
 
