@@ -184,7 +184,7 @@ void db_report_unknowns_locked(struct db *db, struct pos pos, bool absent)
 
 void db_give_up_unknowns_locked(struct db *db)
 {
-	struct pos pos;
+	struct pos pos = {0};
 	int err;
 
 	if (!db->unknown_count)
