@@ -176,7 +176,7 @@ static void commit_cell(enum up up, const struct commit_row *row)
 	wal_begin(c.l, 1);
 	note(&c);
 	if (row->commit_timeout_ms)
-		c.r->settings.commit_timeout_ms = row->commit_timeout_ms + (up == SELF && !row->then ? 22000 : 0);
+		c.r->settings.commit_timeout_ms = row->commit_timeout_ms + (row->then ? 0 : up == SELF ? 22000 : up == GATEWAY ? 11000 : 0);
 	if (row->has_step)
 		fake_script(c.r->primary, FAKE_TX, &row->step);
 	atomic_store(&spool_full, !strcmp(row->fault, "spool_full"));
