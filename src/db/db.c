@@ -166,6 +166,11 @@ bool db_files_current(struct db *db)
 	return lfs_ident_equal(&now, &db->ident);
 }
 
+bool db_is_over(const struct db *db)
+{
+	return db->stop && clock_now_ns() - db->stop_ns > STOP_GRACE_NS;
+}
+
 void db_poison_locked(struct db *db)
 {
 	db->valid = false;
@@ -331,6 +336,7 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 		.node_id = config->node_id,
 		.role = config->role,
 		.halts = config->halts,
+		.breakers = config->breakers,
 		.guard = &db->guard,
 		.guard_enter = upstream_guard_enter,
 		.guard_leave = upstream_guard_leave,
@@ -373,6 +379,7 @@ void db_stop(struct db *db)
 		pthread_mutex_unlock(&db->mu);
 		return;
 	}
+	db->stop_ns = clock_now_ns();
 	db->stop = true;
 	if (db->up && (db->up_state == UP_BEGIN || db->renewing))
 		upstream_abort(db->up);
@@ -391,6 +398,7 @@ void db_stop(struct db *db)
 		call->done(call, -EIO);
 	}
 	db_stop_sessions_locked(db);
+	db_give_up_unknowns_locked(db);
 	if (db->drop_call)
 		db->drop_call->done(db->drop_call, -EIO);
 	db->drop_call = NULL;
@@ -406,6 +414,7 @@ void db_role_changed(struct db *db)
 {
 	pthread_mutex_lock(&db->mu);
 	db->begin_retry_ns = 0;
+	db->away = false;
 	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
 		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
@@ -422,6 +431,15 @@ static json_t *pos_json(struct pos pos)
 	return json_sprintf("%016llx/%016llx", (unsigned long long)pos.txid, (unsigned long long)pos.checksum);
 }
 
+static json_t *unknowns_json(const struct db *db)
+{
+	json_t *list = json_array();
+
+	for (unsigned i = 0; list && i < db->unknown_count; i++)
+		json_array_append_new(list, pos_json(db->unknowns[i].after));
+	return list;
+}
+
 json_t *db_status(struct db *db)
 {
 	static const char *const up_names[] = {"idle", "begin", "publish", "held", "commit", "end"};
@@ -429,11 +447,11 @@ json_t *db_status(struct db *db)
 	json_t *o;
 
 	pthread_mutex_lock(&db->mu);
-	o = json_pack("{s:s, s:b, s:o, s:o, s:i, s:i, s:i, s:s, s:b, s:b, s:b, s:i}", "mode",
+	o = json_pack("{s:s, s:b, s:o, s:o, s:i, s:i, s:i, s:s, s:b, s:b, s:b, s:b, s:i}", "mode",
 		      db->mode == DB_MODE_WAL ? "wal" : "rollback", "absent", db->absent, "base", pos_json(db->base), "tip", pos_json(db->tip),
 		      "page_size", (int)db->page_size, "wal_frames", (int)db->wal.committed, "undo_pages",
 		      (int)db->undo.count, "upstream", up_names[db->up_state], "guard_held", db->guard_held, "poisoned",
-		      db->poison, "litefs_gone", !db->files_ok && !db->absent, "readers", (int)db_readers_locked(db));
+		      db->poison, "litefs_gone", !db->files_ok && !db->absent, "primary_away", db->away, "readers", (int)db_readers_locked(db));
 #define NUMBER(field) json_object_set_new(o, #field, json_integer((json_int_t)s->field))
 	if (o) {
 		NUMBER(commits_remote);
@@ -447,12 +465,16 @@ json_t *db_status(struct db *db)
 		NUMBER(refused);
 		NUMBER(not_committed);
 		NUMBER(unknown);
+		NUMBER(verdicts_committed);
+		NUMBER(verdicts_not_committed);
+		NUMBER(verdicts_none);
 		NUMBER(begins);
 		NUMBER(begin_failed);
 		NUMBER(renewals);
 		NUMBER(catchups);
 		NUMBER(catchups_failed);
 		NUMBER(busy_write);
+		NUMBER(busy_away);
 		NUMBER(busy_read);
 		NUMBER(busy_gate);
 		NUMBER(resets);
@@ -472,6 +494,8 @@ json_t *db_status(struct db *db)
 		NUMBER(replicate_ns);
 	}
 #undef NUMBER
+	if (o)
+		json_object_set_new(o, "unknowns", unknowns_json(db));
 	pthread_mutex_unlock(&db->mu);
 	return o;
 }

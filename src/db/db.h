@@ -50,12 +50,14 @@ struct db_notify {
 	void (*commit_failed)(void *ctx, pid_t tgid);
 };
 
+struct breakers;
 struct super_table;
 struct db_config {
 	const struct settings *settings;
 	struct super_table *supers;
 	struct role *role;
 	struct halt_record *halts;
+	struct breakers *breakers; /* NULL: none */
 	uint64_t node_id;
 	const struct db_notify *notify;
 };
@@ -88,7 +90,7 @@ struct db_call {
  */
 int db_open(const struct db_config *config, const char *name, bool create, void *notify_ctx, struct db **ret);
 /*
- * db_stop lets a commit in progress end, gives back what is held upstream, joins the workers and
+ * db_stop lets a commit in progress end (what is not replicated within 2 s is unknown then), gives back what is held upstream, joins the workers and
  * answers parked calls -EIO; afterwards calls are still allowed and fail or answer from memory. Blocks.
  * db_free: nobody may call any more.
  */

@@ -101,7 +101,7 @@ void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t f
  * The window's end. A committed transaction is a success even if the view is lost meanwhile (LiteFS
  * restarted, or somebody else committed at once): then the clients begin anew when they have let go.
  */
-static int finish(struct db *db, const struct changeset *cs, uint32_t frame, bool committed)
+static void finish(struct db *db, const struct changeset *cs, uint32_t frame, bool committed)
 {
 	struct pos pos = {0};
 	int err = db_take_back_guard(db);
@@ -117,11 +117,16 @@ static int finish(struct db *db, const struct changeset *cs, uint32_t frame, boo
 		db->behind_count = 0;
 	db_close_window_locked(db, ours);
 	pthread_mutex_unlock(&db->mu);
-	return committed ? 0 : -EIO;
 }
 
-static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, int64_t until_ns)
+static enum verdict undecided(struct db *db, const struct changeset *cs, uint32_t frame, int64_t until_ns)
 {
+	const struct db_unknown unknown = {
+		.after = cs->after,
+		.node_id = cs->node_id,
+		.timestamp_ms = cs->timestamp_ms,
+		.here = upstream_kind(db->up) == UPSTREAM_SELF || upstream_kind(db->up) == UPSTREAM_OWN,
+	};
 	enum verdict verdict;
 
 	log_warn("commit_outcome_open", "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64, db->name, cs->after.txid,
@@ -134,27 +139,17 @@ static int undecided(struct db *db, const struct changeset *cs, uint32_t frame, 
 	db->doomed = true;
 	if (verdict == VERDICT_NOT_COMMITTED)
 		db->stats.not_committed++;
-	if (verdict == VERDICT_UNKNOWN) {
-		db->stats.unknown++;
-		db->commit_unknown = true;
-		db->unknown_node_id = cs->node_id;
-		db->have_unknown = true;
-		db->unknown = cs->after;
-		db->unknown_timestamp_ms = cs->timestamp_ms;
-	}
-	pthread_mutex_unlock(&db->mu);
 	if (verdict == VERDICT_UNKNOWN)
-		log_error("commit_unknown",
-			  "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64
-			  " do=\"look for commit_verdict later; check before executing the transaction again\"",
-			  db->name, cs->after.txid, cs->after.checksum);
-	else
+		db_note_unknown_locked(db, &unknown);
+	pthread_mutex_unlock(&db->mu);
+	if (verdict != VERDICT_UNKNOWN)
 		log_warn("commit_decided", "db=%s txid=%016" PRIx64 " verdict=%s", db->name, cs->after.txid,
 			 verdict == VERDICT_COMMITTED ? "committed" : "not_committed");
-	return finish(db, cs, frame, verdict == VERDICT_COMMITTED);
+	finish(db, cs, frame, verdict == VERDICT_COMMITTED);
+	return verdict;
 }
 
-int db_send(struct db *db, struct changeset *cs, uint32_t frame)
+enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 {
 	/* Half of commit_timeout for the answer, half to find out without one; a large one may take longer. */
 	int64_t start = clock_now_ns(), sent, half_ns = db->config->settings->commit_timeout_ms * NS_PER_MS / 2;
@@ -185,7 +180,9 @@ int db_send(struct db *db, struct changeset *cs, uint32_t frame)
 		db->doomed = true;
 		early = db->window;
 		pthread_mutex_unlock(&db->mu);
-		return early ? finish(db, cs, frame, false) : -EIO;
+		if (early)
+			finish(db, cs, frame, false);
+		return VERDICT_NOT_COMMITTED;
 	}
 	if (outcome == OUTCOME_UNKNOWN) {
 		db_open_window(db, cs->after);
@@ -209,25 +206,24 @@ int db_send(struct db *db, struct changeset *cs, uint32_t frame)
 			there = 1;
 		if (there != 1)
 			return undecided(db, cs, frame, until);
-		err = finish(db, cs, frame, true);
+		finish(db, cs, frame, true);
 	} else {
 		pthread_mutex_lock(&db->mu);
 		db_commit_done_locked(db, cs, frame);
 		pthread_mutex_unlock(&db->mu);
 	}
-	if (!err) {
-		pthread_mutex_lock(&db->mu);
-		if (upstream_kind(db->up) == UPSTREAM_GATEWAY)
-			db->stats.commits_gateway++;
-		else if (remote)
-			db->stats.commits_remote++;
-		else if (!cs->adopted)
-			db->stats.commits_self++;
-		db->stats.send_ns += (uint64_t)(sent - start);
-		db->stats.replicate_ns += (uint64_t)(clock_now_ns() - sent);
-		pthread_mutex_unlock(&db->mu);
-	}
-	return err;
+	pthread_mutex_lock(&db->mu);
+	if (upstream_kind(db->up) == UPSTREAM_GATEWAY)
+		db->stats.commits_gateway++;
+	else if (remote)
+		db->stats.commits_remote++;
+	else if (!cs->adopted)
+		db->stats.commits_self++;
+	db->stats.send_ns += (uint64_t)(sent - start);
+	db->stats.replicate_ns += (uint64_t)(clock_now_ns() - sent);
+	db_report_unknowns_locked(db, cs->after, false); /* this TXID was taken by this one, then */
+	pthread_mutex_unlock(&db->mu);
+	return VERDICT_COMMITTED;
 }
 
 static void nothing_to_commit_locked(struct db *db)
@@ -237,7 +233,7 @@ static void nothing_to_commit_locked(struct db *db)
 	db->stats.commits_empty++;
 }
 
-static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *refs, uint32_t ref_count)
+static enum verdict commit_refs(struct db *db, uint32_t frame, const struct page_ref *refs, uint32_t ref_count, int *ret_reason)
 {
 	int64_t start = clock_now_ns();
 	struct changeset cs = {
@@ -248,7 +244,7 @@ static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *ref
 		.old_pages = db->tip_pages,
 		.before = db->tip,
 		.node_id = db->config->node_id,
-		.timestamp_ms = clock_wall_ms(),
+		.timestamp_ms = db_timestamp_ms(db, db->tip),
 	};
 	int err;
 
@@ -262,7 +258,8 @@ static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *ref
 	if (err) {
 		log_warn("commit_not_built", "db=%s txid=%016" PRIx64 " error=\"%s\"", db->name, cs.before.txid + 1,
 			 strerror(-err));
-		return err == -ENOSPC || err == -ENOMEM ? err : -EIO;
+		*ret_reason = err == -ENOSPC || err == -ENOMEM ? err : -EIO;
+		return VERDICT_NOT_COMMITTED;
 	}
 	pthread_mutex_lock(&db->mu);
 	db->stats.prepare_ns += (uint64_t)(clock_now_ns() - start);
@@ -277,38 +274,44 @@ static int commit_refs(struct db *db, uint32_t frame, const struct page_ref *ref
 			db->stats.commits_empty++;
 		}
 		pthread_mutex_unlock(&db->mu);
-		return 0;
+		return VERDICT_COMMITTED;
 	}
 	err = db_renew_for_locked(db, db->ltx.size);
 	pthread_mutex_unlock(&db->mu);
-	return err ? -EIO : db_send(db, &cs, frame);
+	return err ? VERDICT_NOT_COMMITTED : db_send(db, &cs, frame);
 }
 
-static int commit(struct db *db, uint32_t frame)
+/* *ret_reason is of NOT_COMMITTED, and -EIO unless something better is known. */
+static enum verdict commit(struct db *db, uint32_t frame, int *ret_reason)
 {
+	enum verdict verdict = VERDICT_NOT_COMMITTED;
 	struct page_ref *refs;
 	bool rollback = false;
 	uint32_t n;
 	int err = 0;
 
 	if (db->mode == DB_MODE_WAL)
-		return commit_refs(db, frame, NULL, 0);
+		return commit_refs(db, frame, NULL, 0, ret_reason);
 	if (db->tip_pages == 0)
 		rollback = db->overlay_pages == 0; /* of what was to be a new database */
 	else
 		err = db_count_change(db, &rollback);
-	if (err)
-		return -EIO;
+	if (err) {
+		*ret_reason = err == -ENOMEM ? err : -EIO;
+		return VERDICT_NOT_COMMITTED;
+	}
 	if (rollback) {
 		pthread_mutex_lock(&db->mu);
 		nothing_to_commit_locked(db);
 		pthread_mutex_unlock(&db->mu);
-		return 0;
+		return VERDICT_COMMITTED;
 	}
 	refs = db_list_overlay(db, &n);
-	err = refs ? commit_refs(db, 0, refs, n) : -ENOMEM;
+	*ret_reason = refs ? -EIO : -ENOMEM;
+	if (refs)
+		verdict = commit_refs(db, 0, refs, n, ret_reason);
 	free(refs);
-	return err;
+	return verdict;
 }
 
 bool db_committed_by(struct db *db, pid_t tgid)
@@ -330,12 +333,15 @@ void db_commit(struct db *db)
 	uint32_t frame = db->commit_frame;
 	pid_t tgid = db->mode == DB_MODE_WAL && db_writer_locked(db) ? db_writer_locked(db)->tgid : 0;
 	bool doomed = db->doomed; /* since the frame came: in a renewal, or by a change of role */
+	enum verdict verdict = VERDICT_NOT_COMMITTED;
 	int err = -EIO;
 
-	db->commit_unknown = false;
 	if (!doomed) {
 		pthread_mutex_unlock(&db->mu);
-		err = session ? db_commit_foreign(db) : commit(db, frame);
+		verdict = session ? db_commit_foreign(db, &err) : commit(db, frame, &err);
+		/* SQLite has no word for "unknown": an I/O error is what makes a program look again. Everybody else gets the verdict. */
+		if (verdict != VERDICT_NOT_COMMITTED)
+			err = verdict == VERDICT_COMMITTED ? 0 : -EIO;
 		if (err && tgid > 0 && db->config->notify->commit_failed)
 			db->config->notify->commit_failed(db->notify_ctx, tgid); /* while its locks tell what belongs together */
 		pthread_mutex_lock(&db->mu);
@@ -362,7 +368,7 @@ void db_commit(struct db *db)
 	db->settling = true;
 	pthread_cond_signal(&db->g_cond);
 	if (session)
-		db_end_session_commit_locked(db, session, err);
+		db_end_session_commit_locked(db, session, verdict);
 	call->done(call, err);
 	if (session)
 		db_end_session_locked(db, session);

@@ -11,6 +11,7 @@
 
 #include "db/changeset.h"
 #include "db/db.h"
+#include "db/db_internal.h"
 
 /* ---- db_build.c ---- */
 
@@ -26,8 +27,8 @@ int db_adopt_ltx(struct db *db, struct changeset *cs,
 
 /* ---- db_commit.c ---- */
 
-/* db->ltx, which is cs, to upstream, and what becomes of it. 0: committed. */
-int db_send(struct db *db, struct changeset *cs, uint32_t frame);
+/* db->ltx, which is cs, to upstream, and what becomes of it. */
+enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame);
 void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame);
 
 /* ---- db_window.c ---- */
@@ -46,7 +47,6 @@ int db_await_pos(struct db *db, struct pos after, int64_t until_ns);
 
 /* ---- db_outcome.c ---- */
 
-enum verdict { VERDICT_COMMITTED, VERDICT_NOT_COMMITTED, VERDICT_UNKNOWN };
 enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_ns);
 /* Changes with the role and the primary; 0: not known. */
 uint64_t db_primary_epoch(struct db *db);

@@ -95,23 +95,6 @@ static int take_guard_locked(struct db *db)
 	return err;
 }
 
-static void report_unknown_locked(struct db *db, struct pos pos)
-{
-	struct pos unknown = db->unknown;
-	int64_t timestamp_ms = db->unknown_timestamp_ms;
-	uint64_t node_id = db->unknown_node_id;
-	int ours;
-
-	if (!db->have_unknown || pos.txid < unknown.txid)
-		return;
-	db->have_unknown = false;
-	pthread_mutex_unlock(&db->mu);
-	ours = db_ltx_is_of(db, unknown.txid, node_id, timestamp_ms);
-	log_warn("commit_verdict", "db=%s txid=%016" PRIx64 " verdict=%s", db->name, unknown.txid,
-		 ours == 1 ? "committed" : ours == 0 ? "not_committed" : "cannot_tell");
-	pthread_mutex_lock(&db->mu);
-}
-
 /*
  * LiteFS' WAL on the primary holds what a direct client wrote, or a direct client has died over its journal: the
  * database file is not the truth. (One that is alive and writes to the file holds SHARED exclusively, and we the guard.)
@@ -157,6 +140,7 @@ static int validate_locked(struct db *db)
 			db->valid = true;
 			return 0;
 		}
+		db_report_unknowns_locked(db, (struct pos){0}, true);
 		pthread_mutex_unlock(&db->mu);
 		err = db_reset(db, (struct pos){0});
 		pthread_mutex_lock(&db->mu);
@@ -178,7 +162,7 @@ static int validate_locked(struct db *db)
 	} else if (!err && behind_still_locked(db, pos)) {
 		err = -EINPROGRESS;
 	} else if (!err) {
-		report_unknown_locked(db, pos);
+		db_report_unknowns_locked(db, pos, false);
 		pthread_mutex_unlock(&db->mu);
 		db_note_peer(db, pos.txid);
 		err = db_files_current(db) ? 0 : -ESTALE; /* dropped, and perhaps made again: open anew */

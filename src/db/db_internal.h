@@ -62,13 +62,27 @@ struct db_stats {
 	uint64_t gateway_commits; /* of other nodes, here */
 	uint64_t bundles, bundle_transactions, refreshes;
 	uint64_t refused, not_committed, unknown;
+	uint64_t verdicts_committed, verdicts_not_committed, verdicts_none; /* of unknowns, later */
 	uint64_t begins, begin_failed, renewals, catchups, catchups_failed;
-	uint64_t busy_write, busy_read, busy_gate;
+	uint64_t busy_write, busy_away, busy_read, busy_gate;
 	uint64_t resets, folds, gates, gates_failed, poisons, checkpoints;
 	uint64_t guard_taken, guard_waits, window_reads;
 	uint64_t pages_sent, bytes_sent;
 	uint64_t begin_ns, prepare_ns, send_ns, replicate_ns; /* sums over successful commits (begins) */
 };
+
+/* What became of a transaction, as its client is told. Not an error: UNKNOWN is made one at the edge alone (db_commit()). */
+enum verdict { VERDICT_COMMITTED, VERDICT_NOT_COMMITTED, VERDICT_UNKNOWN };
+
+/* VERDICT_UNKNOWN was the answer; the verdict is looked for when LiteFS here has passed its TXID. */
+struct db_unknown {
+	struct pos after;
+	uint64_t node_id;
+	int64_t timestamp_ms;
+	bool here; /* sent to this node's LiteFS: its file here proves nothing as long as the node may yet be found demoted */
+	bool drop;
+};
+#define UNKNOWNS_MAX 32
 
 /* Another node that has committed lately, by the NodeID of its LTX files. */
 struct db_peer {
@@ -117,6 +131,7 @@ struct db {
 	pthread_cond_t changed; /* token free, window closed, files unused, readers gone */
 	pthread_t g_thread, u_thread;
 	bool stop;
+	int64_t stop_ns; /* since when */
 
 	/* LiteFS */
 	struct lfs_files files;
@@ -199,6 +214,7 @@ struct db {
 	int64_t turn_end_ns;
 	bool settling; /* U gives back what the last commit needed; its client has its answer */
 	bool want_begin, catching, doomed, end_wanted;
+	bool away; /* the last begin found nobody: begins go on, but nobody waits for them */
 	bool renewing; /* UP_HELD, but just now between two locks */
 	bool yielding; /* the pause is for other nodes that were seen committing, on the primary */
 	bool committed_in_hold; /* since WRITE was granted */
@@ -216,7 +232,6 @@ struct db {
 	uint32_t turn_count;
 	int64_t turn_since_ns, writer_sent_away_ns;
 	int64_t local_until_ns; /* this node's clients have their turn, and are waited for until then */
-	bool commit_unknown; /* of the commit in progress */
 	uint32_t append_frame; /* U's, while it appends what no client wrote */
 	/* ... and this node's at the primary's. */
 	struct upstream *gateway; /* NULL: none is configured */
@@ -232,11 +247,11 @@ struct db {
 	unsigned behind_count;
 	int64_t behind_lost_ns; /* since when a view that was lost waits for LiteFS to come to tip; 0: none */
 
-	/* the last transaction whose outcome is not known */
-	bool have_unknown;
-	struct pos unknown;
-	int64_t unknown_timestamp_ms;
-	uint64_t unknown_node_id;
+	/* transactions whose outcome was not known when their clients were answered, oldest first */
+	struct db_unknown unknowns[UNKNOWNS_MAX];
+	unsigned unknown_count;
+	struct pos sent; /* the last one that was built (its `after`) ... */
+	int64_t sent_timestamp_ms; /* ... and its timestamp: db_timestamp_ms() */
 
 	/* U's, while it commits */
 	struct spool ltx;
@@ -277,11 +292,14 @@ struct db {
 #define RECOVERY_NS (20 * NS_PER_MS)
 #define GONE_WAIT_NS (2 * NS_PER_S)
 #define REFRESH_NS (250 * NS_PER_MS)
+/* What a commit in progress has, when the program ends, to find out that it was replicated. */
+#define STOP_GRACE_NS (2 * NS_PER_S)
 #define KEEP_NS (200 * NS_PER_MS)
 #define FOLD_FRAMES 1000
 #define FOLD_BYTES (1u << 20)
 
 /* db.c */
+bool db_is_over(const struct db *db); /* stop, and its grace is over; without mu */
 unsigned db_readers_locked(const struct db *db);
 struct lock_owner *db_writer_locked(const struct db *db); /* holds WRITE, or RESERVED in a rollback mode */
 enum lock_slot db_write_slot_locked(const struct db *db);
@@ -348,11 +366,11 @@ void db_end_holder_locked(struct db *db); /* before LiteFS' WRITE is given back 
 void db_tick_sessions_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 void db_stop_sessions_locked(struct db *db);
 /* U, around the answer to a commit. */
-void db_end_session_commit_locked(struct db *db, struct db_session *session, int err);
+void db_end_session_commit_locked(struct db *db, struct db_session *session, enum verdict verdict);
 void db_end_session_locked(struct db *db, struct db_session *session);
 
 /* db_publish.c: U; mu not held but where the name says so. */
-int db_commit_foreign(struct db *db); /* the LTX of commit_session */
+enum verdict db_commit_foreign(struct db *db, int *ret_reason); /* the LTX of commit_session; reason: where it is NOT_COMMITTED */
 /* What begin brought: checked, in the virtual WAL, published. 0: tip is the grant's position. up_state is UP_PUBLISH. */
 int db_publish_bundle(struct db *db, const struct upstream_grant *grant);
 /*
@@ -402,6 +420,22 @@ void *db_upstream_main(void *arg);
 void db_commit(struct db *db); /* mu held; let go inside */
 /* What is held has too little time left for a transaction of this size, and a fresh lock would do: takes one. 0: go on. */
 int db_renew_for_locked(struct db *db, uint64_t size);
+
+/* db_outcome.c */
+/* Remembered, counted, logged. */
+void db_note_unknown_locked(struct db *db, const struct db_unknown *unknown);
+/*
+ * LiteFS here stands at pos: of which unknowns is the verdict to be had by now? Each is logged once and forgotten. mu is let go.
+ * absent: LiteFS has no such database, so only a drop can have a verdict.
+ */
+void db_report_unknowns_locked(struct db *db, struct pos pos, bool absent);
+/* At the end of the program: the last look, and what stays open is said. */
+void db_give_up_unknowns_locked(struct db *db);
+/*
+ * Wall time for the LTX file that leads to `after`. Evidence knows a transaction of ours by node id, TXID and timestamp: no two
+ * that were ever tried with one TXID have the same, whatever the clock does.
+ */
+int64_t db_timestamp_ms(struct db *db, struct pos before);
 
 /* The header of the LTX file of this transaction in LiteFS' data directory; -ENOENT, ... */
 struct ltx_header;

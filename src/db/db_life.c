@@ -24,6 +24,9 @@
 
 #define DROP_LOCK_WAIT_NS (300 * NS_PER_MS)
 #define DEBUG_TIMEOUT_MS 2000
+#define SETTLE_NS (300 * NS_PER_MS)
+#define PROBE_EVERY_NS (500 * NS_PER_MS)
+#define PROBES 3
 #define NOTICE_WAIT_NS (2 * NS_PER_S)
 
 bool db_pos_is_empty(struct pos pos)
@@ -288,17 +291,43 @@ static int await_gone(struct db *db, int64_t until)
 	for (;;) {
 		if (stat(path, &st) < 0 && errno == ENOENT && lfs_dir_alive(db->config->settings->litefs_dir))
 			return 0;
-		if (clock_now_ns() >= until || db->stop)
+		if (clock_now_ns() >= until || db_is_over(db))
 			return -ETIMEDOUT;
 		clock_sleep_ns(NS_PER_MS);
 	}
+}
+
+/*
+ * Nobody has said what became of it: as db_decide(), fresh locks upstream show the position before it, again and again, for what
+ * was sent may still be under way. False: it is gone, or nobody can tell.
+ */
+static bool is_refuted(struct db *db, struct upstream *up, struct pos before, int64_t until)
+{
+	int64_t next = clock_now_ns() + SETTLE_NS;
+	struct pos pos;
+	int seen = 0;
+
+	clock_sleep_ns(SETTLE_NS);
+	upstream_end(up);
+	while (clock_now_ns() < until && !db_is_over(db)) {
+		if (await_gone(db, clock_now_ns()) == 0)
+			return false;
+		if (clock_now_ns() < next) {
+			clock_sleep_ns(10 * NS_PER_MS);
+			continue;
+		}
+		if (upstream_probe(up, clock_now_ns() + NS_PER_S, &pos) == 0 && pos_equal(pos, before) && ++seen >= PROBES)
+			return true;
+		next = clock_now_ns() + PROBE_EVERY_NS;
+	}
+	return false;
 }
 
 static int send_drop(struct db *db, struct upstream *up, struct pos before)
 {
 	int64_t timeout_ns = db->config->settings->commit_timeout_ms * NS_PER_MS, until = clock_now_ns() + timeout_ns;
 	struct upstream_tx tx = {.before = before, .read_at = drop_read_at, .ctx = db};
-	int64_t timestamp_ms = clock_wall_ms();
+	int64_t timestamp_ms = db_timestamp_ms(db, before);
 	enum outcome outcome;
 	int err = db_pos_is_empty(before) ? -ENOENT : encode_drop(db, before, &tx.after, timestamp_ms);
 
@@ -308,9 +337,15 @@ static int send_drop(struct db *db, struct upstream *up, struct pos before)
 	outcome = upstream_commit(up, &tx, clock_now_ns() + (upstream_kind(up) == UPSTREAM_SELF ? DROP_LOCK_WAIT_NS : timeout_ns / 2));
 	if (outcome == OUTCOME_REFUSED)
 		return upstream_kind(up) == UPSTREAM_SELF ? -EBUSY : -EIO;
+	if (outcome == OUTCOME_UNKNOWN && is_refuted(db, up, before, until))
+		return -EIO;
 	if (await_gone(db, until) != 0 || (outcome == OUTCOME_UNKNOWN && db_ltx_is_of(db, tx.after.txid, db->config->node_id, timestamp_ms) != 1)) {
-		log_error("drop_unknown", "db=%s txid=%016" PRIx64 " do=\"look whether the database is still there\"", db->name,
-			  tx.after.txid);
+		const struct db_unknown unknown = {.after = tx.after, .node_id = db->config->node_id, .timestamp_ms = timestamp_ms,
+						   .here = upstream_kind(up) == UPSTREAM_SELF, .drop = true};
+
+		pthread_mutex_lock(&db->mu);
+		db_note_unknown_locked(db, &unknown);
+		pthread_mutex_unlock(&db->mu);
 		return -EIO;
 	}
 	return 0;

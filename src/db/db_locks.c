@@ -227,6 +227,18 @@ bool db_is_upgrading_locked(const struct db *db, const struct lock_owner *owner)
 	return !db->catching && db_single_locked(db, owner->tgid) && clock_now_ns() - owner->read_ns > UPGRADE_NS;
 }
 
+/*
+ * For a begin. While the primary is away nobody waits for its timeouts; what is had in the background is kept for who comes back.
+ * SQLite asks no busy handler on behalf of a database that is being created.
+ */
+static int wait_or_not_locked(struct db *db)
+{
+	if (!db->away || db->absent)
+		return DB_PARKED;
+	db->stats.busy_away++;
+	return -EAGAIN;
+}
+
 /* I5. Grants, sends away, or says that the call may wait. */
 int db_write_request_locked(struct db *db, struct lock_owner *owner)
 {
@@ -285,11 +297,11 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 			return -EAGAIN;
 		db->want_begin = true;
 		pthread_cond_signal(&db->u_cond);
-		return DB_PARKED;
+		return wait_or_not_locked(db);
 	case UP_BEGIN:
 	case UP_END:
 		db->want_begin = true;
-		return DB_PARKED;
+		return wait_or_not_locked(db);
 	case UP_PUBLISH:
 	case UP_COMMIT:
 		return DB_PARKED;

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "db/db_commit.h"
@@ -84,6 +85,130 @@ uint64_t db_primary_epoch(struct db *db)
 	return epoch;
 }
 
+int64_t db_timestamp_ms(struct db *db, struct pos before)
+{
+	int64_t now = clock_wall_ms();
+
+	if (before.txid + 1 == db->sent.txid && now <= db->sent_timestamp_ms)
+		now = db->sent_timestamp_ms + 1;
+	db->sent.txid = before.txid + 1;
+	db->sent_timestamp_ms = now;
+	return now;
+}
+
+/* ---- unknowns: their verdicts ---- */
+
+static void log_verdict(struct db *db, const struct db_unknown *u, const char *verdict)
+{
+	log_warn(u->drop ? "drop_verdict" : "commit_verdict", "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64 " verdict=%s", db->name,
+		 u->after.txid, u->after.checksum, verdict);
+}
+
+static void forget_unknown_locked(struct db *db, unsigned i)
+{
+	memmove(db->unknowns + i, db->unknowns + i + 1, (--db->unknown_count - i) * sizeof *db->unknowns);
+}
+
+void db_note_unknown_locked(struct db *db, const struct db_unknown *u)
+{
+	db->stats.unknown++;
+	log_error(u->drop ? "drop_unknown" : "commit_unknown", "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64 " do=\"%s\"", db->name,
+		  u->after.txid, u->after.checksum,
+		  u->drop ? "look whether the database is still there"
+			  : "look for commit_verdict later; check before executing the transaction again");
+	if (db->unknown_count == UNKNOWNS_MAX) { /* the newest are those that somebody asks for */
+		log_verdict(db, &db->unknowns[0], "not_followed");
+		db->stats.verdicts_none++;
+		forget_unknown_locked(db, 0);
+	}
+	db->unknowns[db->unknown_count++] = *u;
+}
+
+/*
+ * 1 it was committed, 0 not, -EAGAIN the time has not come, else it cannot be told. LiteFS has passed its TXID (or has no such
+ * database). What was sent to this node's own LiteFS is in the cluster's history if this is the primary, or if that has built upon it.
+ */
+static int find_verdict(struct db *db, const struct db_unknown *u, struct pos pos, bool absent)
+{
+	int ours = db_ltx_is_of(db, u->after.txid, u->node_id, u->timestamp_ms);
+	struct role_state *role;
+	enum role_kind kind;
+
+	if (absent)
+		return u->drop && ours == 1 ? 1 : -EAGAIN;
+	if (ours == 1 && u->here) {
+		role = calloc(1, sizeof *role);
+		if (!role)
+			return -EAGAIN;
+		role_get(db->config->role, role);
+		kind = role->kind;
+		free(role);
+		if (kind == ROLE_UNKNOWN || (kind == ROLE_REPLICA && pos.txid == u->after.txid))
+			return -EAGAIN;
+	}
+	return ours;
+}
+
+void db_report_unknowns_locked(struct db *db, struct pos pos, bool absent)
+{
+	for (unsigned i = 0; i < db->unknown_count;) {
+		struct db_unknown u = db->unknowns[i];
+		int verdict;
+
+		if (!absent && pos.txid < u.after.txid) {
+			i++;
+			continue;
+		}
+		pthread_mutex_unlock(&db->mu);
+		verdict = find_verdict(db, &u, pos, absent);
+		pthread_mutex_lock(&db->mu);
+		if (i >= db->unknown_count || !pos_equal(db->unknowns[i].after, u.after) ||
+		    db->unknowns[i].timestamp_ms != u.timestamp_ms) { /* the other worker has changed the list */
+			i = 0;
+			continue;
+		}
+		if (verdict == -EAGAIN) {
+			i++;
+			continue;
+		}
+		forget_unknown_locked(db, i);
+		if (verdict == 1)
+			db->stats.verdicts_committed++;
+		else if (verdict == 0)
+			db->stats.verdicts_not_committed++;
+		else
+			db->stats.verdicts_none++;
+		log_verdict(db, &u, verdict == 1 ? "committed" : verdict == 0 ? "not_committed" : "cannot_tell");
+	}
+}
+
+void db_give_up_unknowns_locked(struct db *db)
+{
+	struct pos pos = {0};
+	int err;
+
+	if (!db->unknown_count)
+		return;
+	if (db->absent) {
+		db_report_unknowns_locked(db, (struct pos){0}, true);
+	} else {
+		err = db_files_get_locked(db);
+		if (!err) {
+			pthread_mutex_unlock(&db->mu);
+			err = lfs_files_pos(&db->files, &pos);
+			pthread_mutex_lock(&db->mu);
+			db_files_put_locked(db);
+		}
+		if (!err)
+			db_report_unknowns_locked(db, pos, false);
+	}
+	while (db->unknown_count) {
+		log_verdict(db, &db->unknowns[0], "not_found_before_the_end");
+		db->stats.verdicts_none++;
+		forget_unknown_locked(db, 0);
+	}
+}
+
 /*
  * Evidence, in order: the local LiteFS reached that TXID, and its LTX file is or is not ours;
  * fresh locks upstream, again and again, show the position before it. The window is open; upstream was ended.
@@ -115,18 +240,18 @@ enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_
 			if (there == -ESTALE && ours < 0)
 				return VERDICT_UNKNOWN;
 		}
-		if (now >= until_ns || db->stop)
+		if (now >= until_ns || db_is_over(db))
 			return VERDICT_UNKNOWN;
 		if (now >= next_probe) {
 			struct role_state *role = calloc(1, sizeof *role);
-			bool replica;
+			bool replica = false, asked = role != NULL; /* without memory: the next time */
 
-			if (!role)
-				return VERDICT_UNKNOWN;
-			role_get(db->config->role, role);
-			replica = role->kind == ROLE_REPLICA;
+			if (role) {
+				role_get(db->config->role, role);
+				replica = role->kind == ROLE_REPLICA;
+			}
 			free(role);
-			if (probe(db, replica, &pos) == 0 &&
+			if (asked && probe(db, replica, &pos) == 0 &&
 			    (pos.txid < cs->after.txid ||
 			     (pos.txid == cs->after.txid && pos.checksum != cs->after.checksum)) &&
 			    ++absent >= PROBES)

@@ -90,10 +90,11 @@ static void publish(struct db *db)
 	walindex_patch_fini(&patch);
 }
 
-int db_commit_foreign(struct db *db)
+enum verdict db_commit_foreign(struct db *db, int *ret_reason)
 {
 	struct spool_reader in = {.spool = &db->ltx};
 	struct changeset cs;
+	enum verdict verdict;
 	int err = adopt(db, &cs, spool_reader_read, &in);
 
 	if (err) {
@@ -102,12 +103,13 @@ int db_commit_foreign(struct db *db)
 		pthread_mutex_lock(&db->mu);
 		db->stats.refused++;
 		pthread_mutex_unlock(&db->mu);
-		return err;
+		*ret_reason = err;
+		return VERDICT_NOT_COMMITTED;
 	}
-	err = db_send(db, &cs, cs.last_frame);
-	if (!err)
+	verdict = db_send(db, &cs, cs.last_frame);
+	if (verdict == VERDICT_COMMITTED)
 		publish(db);
-	return err;
+	return verdict;
 }
 
 bool db_pos_fits_locked(struct db *db, struct pos pos)

@@ -297,20 +297,20 @@ int db_gw_commit(struct db *db, uint64_t id, struct spool *ltx, struct db_gw_cal
 	return err;
 }
 
-void db_end_session_commit_locked(struct db *db, struct db_session *s, int err)
+void db_end_session_commit_locked(struct db *db, struct db_session *s, enum verdict verdict)
 {
 	struct db_gw_call *call = s->call;
 
 	call->pos = db->tip;
 	call->waiting = db_count_waiting_locked(db);
-	call->unknown = err && db->commit_unknown;
+	call->unknown = verdict == VERDICT_UNKNOWN;
 	call->yield = db->end_wanted || db->drop_call || ((call->waiting || db_locals_wait_locked(db)) && db_turn_is_over_locked(db)) ||
 		      /* LiteFS' own waiters (HALT, direct clients) cannot be seen before they have had their turn: one for them, now and then. */
 		      db_hold_is_over_locked(db, clock_now_ns());
 	s->committing = false;
 	s->call = NULL;
 	s->lease_ns = clock_now_ns() + LEASE_NS;
-	if (err)
+	if (verdict != VERDICT_COMMITTED)
 		s->ended = true;
 	else
 		db->stats.gateway_commits++;

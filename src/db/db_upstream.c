@@ -207,9 +207,10 @@ static void begin_locked(struct db *db)
 		db->up_state = UP_IDLE;
 		db->stats.begin_failed++;
 		db->begin_retry_ns = err == -EHOSTUNREACH ? clock_now_ns() + RETRY_NS : 0;
+		db->away = err == -EHOSTUNREACH;
 		if (err == -EUCLEAN)
 			db->need_ckpt = true;
-		else if (err != -EAGAIN && err != -ECANCELED && log_allow(&limit_begin, 10000))
+		else if (err != -EAGAIN && err != -ECANCELED && log_allow(&limit_begin, 60000))
 			log_warn("begin_failed", "db=%s error=%d do=\"writes get BUSY until a primary answers\"", db->name, -err);
 		db->want_begin = false;
 		db_answer_writes_locked(db, -EAGAIN);
@@ -218,6 +219,7 @@ static void begin_locked(struct db *db)
 		pthread_cond_signal(&db->g_cond);
 		return;
 	}
+	db->away = false;
 	db->want_begin = false; /* who asked meanwhile is answered below; another begin would be for nobody */
 	db->up_state = UP_HELD;
 	db->up_is_self = upstream_kind(up) == UPSTREAM_SELF;
@@ -417,6 +419,26 @@ static int64_t held_locked(struct db *db)
 	return linger_end < hold_end ? linger_end : hold_end;
 }
 
+/* 0: look again. Else when. */
+static int64_t tidy_locked(struct db *db)
+{
+	struct upstream *const ups[] = {db->remote, db->own};
+	int64_t now = clock_now_ns(), next = INT64_MAX;
+
+	for (int i = 0; i < 2; i++) {
+		int64_t at = upstream_tidy_at(ups[i]);
+
+		if (at <= now) {
+			pthread_mutex_unlock(&db->mu);
+			upstream_tidy(ups[i]);
+			pthread_mutex_lock(&db->mu);
+			return 0;
+		}
+		next = at < next ? at : next;
+	}
+	return next < now + 3600 * NS_PER_S ? next : now + 3600 * NS_PER_S;
+}
+
 void *db_upstream_main(void *arg)
 {
 	struct db *db = arg;
@@ -439,7 +461,10 @@ void *db_upstream_main(void *arg)
 				refresh_locked(db);
 				continue;
 			}
-			if (db->want_begin)
+			next = tidy_locked(db);
+			if (!next)
+				continue;
+			if (db->want_begin && next > db->pause_until_ns)
 				next = db->pause_until_ns;
 			break;
 		case UP_HELD:

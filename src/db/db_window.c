@@ -136,7 +136,7 @@ int db_take_back_guard(struct db *db)
 			}
 		}
 		db_token_leave_locked(db);
-		if (db->stop && err == -EAGAIN)
+		if (err == -EAGAIN && db_is_over(db))
 			err = -ENOTCONN;
 		pthread_mutex_unlock(&db->mu);
 		if (err == -EAGAIN) {
@@ -174,7 +174,7 @@ int db_await_pos(struct db *db, struct pos after, int64_t until_ns)
 			return 1;
 		if (!err && pos.txid >= after.txid)
 			return -ESTALE;
-		if (clock_now_ns() >= until_ns || db->stop)
+		if (clock_now_ns() >= until_ns || db_is_over(db))
 			return 0;
 		if (clock_now_ns() >= widen_ns) {
 			widen_window(db);

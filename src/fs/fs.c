@@ -250,11 +250,13 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	if (!err)
 		err = super_table_new(&fs->supers);
 	if (!err)
+		err = breakers_new(&fs->breakers);
+	if (!err)
 		err = io_pool_new(POOL_THREADS, &fs->pool);
 	if (!err)
 		open_halt_record(fs);
-	fs->db_config = (struct db_config){
-		.settings = settings, .role = role, .halts = fs->halts, .supers = fs->supers, .node_id = node_id, .notify = &notify};
+	fs->db_config = (struct db_config){.settings = settings, .role = role, .halts = fs->halts, .breakers = fs->breakers,
+					   .supers = fs->supers, .node_id = node_id, .notify = &notify};
 	if (!err)
 		err = make_session(fs);
 	if (err) {
@@ -388,6 +390,7 @@ void fs_free(struct fs *fs)
 	halt_record_close(fs->halts);
 	node_table_free(fs->nodes);
 	super_table_free(fs->supers);
+	breakers_free(fs->breakers);
 	if (fs->stop_fd >= 0)
 		close(fs->stop_fd);
 	pthread_mutex_destroy(&fs->mutex);

@@ -10,6 +10,7 @@
 #include "base/settings.h"
 #include "db/db.h"
 #include "db/super_table.h"
+#include "litefs/breaker.h"
 #include "fs/fs.h"
 #include "fs/io_pool.h"
 #include "fs/node.h"
@@ -25,6 +26,7 @@ struct fs {
 	struct io_pool *pool;
 	struct node_table *nodes;
 	struct super_table *supers;
+	struct breakers *breakers;
 	struct fuse_session *session;
 	const struct fs_companion *companion; /* NULL: none; constant while the loop runs */
 	atomic_bool companion_stopped;

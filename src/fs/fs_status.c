@@ -25,6 +25,7 @@ char *fs_status_text(struct fs *fs, size_t *ret_len)
 			json_object_set_new(databases, db_name(d->db), db_status(d->db));
 		pthread_mutex_unlock(&fs->mutex);
 		json_object_set(root, "databases", databases);
+		json_object_set_new(root, "servers", breakers_status(fs->breakers));
 		if (fs->companion)
 			json_object_set_new(root, "gateway", fs->companion->status(fs->companion->ctx));
 		text = json_dumps(root, JSON_INDENT(2) | JSON_SORT_KEYS);

@@ -71,6 +71,17 @@ void upstream_end(struct upstream *up)
 	up->ops->end(up);
 }
 
+int64_t upstream_tidy_at(const struct upstream *up)
+{
+	return up->ops->tidy_at ? up->ops->tidy_at(up) : INT64_MAX;
+}
+
+void upstream_tidy(struct upstream *up)
+{
+	if (up->ops->tidy)
+		up->ops->tidy(up);
+}
+
 int64_t upstream_hold_until(const struct upstream *up)
 {
 	return up->ops->hold_until ? up->ops->hold_until(up) : INT64_MAX;

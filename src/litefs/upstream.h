@@ -11,10 +11,10 @@
  * begin, commit and end block on the network and on LiteFS, bounded by the
  * deadlines given. Ownership: borrows everything in the config until upstream_free().
  * Errors of begin (nothing is held afterwards): -EAGAIN not had in time; -EHOSTUNREACH no
- * primary, or it does not answer or is not the primary; -EUCLEAN (self) LiteFS' WAL is not
- * empty, db must have it checkpointed first; -ENOTCONN (self) the files are of a LiteFS that is gone; -ECANCELED
- * upstream_abort(); -ENOTSUP (gateway) there is none, it does not answer, speaks another version or cannot have this
- * database: HALT may do it.
+ * primary, or it does not answer or is not the primary, or did not a moment ago (breaker.h: then it is not asked);
+ * -EUCLEAN (self) LiteFS' WAL is not empty, db must have it checkpointed first; -ENOTCONN (self) the files are of a LiteFS
+ * that is gone; -ECANCELED upstream_abort(); -ENOTSUP (gateway) there is none, it does not answer, speaks another version or
+ * cannot have this database: HALT may do it.
  */
 #ifndef LITEFWD_LITEFS_UPSTREAM_H
 #define LITEFWD_LITEFS_UPSTREAM_H
@@ -24,6 +24,7 @@
 
 #include "base/settings.h"
 #include "format/pos.h"
+#include "litefs/breaker.h"
 #include "litefs/guard.h"
 #include "litefs/halt_record.h"
 #include "litefs/role.h"
@@ -63,6 +64,7 @@ struct upstream_config {
 	uint64_t node_id; /* litefwd's, random per mount */
 	struct role *role;
 	struct halt_record *halts;
+	struct breakers *breakers; /* remote, own, gateway; NULL: none */
 	struct guard *guard; /* self */
 	/* Exclusive use of guard (db's token); never called by remote and own. */
 	void (*guard_enter)(void *ctx);
@@ -110,6 +112,14 @@ void upstream_settle(struct upstream *up);
 /* Idempotent. What could not be told to the primary is tried again by later calls, and expires there. */
 void upstream_end(struct upstream *up);
 
+/*
+ * What the primary could not be told before: when to try again (INT64_MAX: nothing is left), and the try, while nothing is held.
+ * Blocks for some seconds at most. A lock that was granted to a question that we had given up
+ * (a primary that was stopped, or a network that was) keeps everybody else out for 30 s otherwise.
+ */
+int64_t upstream_tidy_at(const struct upstream *up);
+void upstream_tidy(struct upstream *up);
+
 /* Monotonic time at which what is held can no longer be trusted for a commit; INT64_MAX for self. */
 int64_t upstream_hold_until(const struct upstream *up);
 
@@ -143,6 +153,9 @@ struct upstream_ops {
 	enum outcome (*commit)(struct upstream *up, const struct upstream_tx *tx, int64_t until_ns);
 	void (*settle)(struct upstream *up); /* may be NULL */
 	void (*end)(struct upstream *up);
+	/* may be NULL, both: */
+	int64_t (*tidy_at)(const struct upstream *up);
+	void (*tidy)(struct upstream *up);
 	int64_t (*rtt_ns)(const struct upstream *up);
 	void (*abort)(struct upstream *up);
 	void (*free)(struct upstream *up);

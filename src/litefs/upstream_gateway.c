@@ -35,6 +35,9 @@
 #define ANSWER_SLACK_NS (2 * NS_PER_S) /* what the gateway may take beyond the wait that it was allowed */
 #define RENEW_SLACK_NS (2 * NS_PER_S)
 #define TARGET_MAX 1536
+#define PAUSE_MAX_NS (3 * NS_PER_S) /* HALT does meanwhile */
+/* Per outage something like a line of each. */
+#define LOG_MS 60000
 #define HASH_CHUNK (64 * 1024)
 
 struct conn {
@@ -52,6 +55,7 @@ struct gateway {
 	struct gw_secret none;
 
 	bool held;
+	bool silent; /* begin: it did not answer, or not as a gateway */
 	uint64_t id;
 	struct pos pos;
 	struct gw_grant grant;
@@ -61,6 +65,7 @@ struct gateway {
 
 	int64_t rtt_ns;
 	struct upload_rate rate;
+	struct breaker *breaker; /* of url */
 	_Atomic(struct http *) in_call; /* for abort */
 	atomic_bool aborted;
 };
@@ -150,7 +155,7 @@ static int error_of(struct gateway *g, const struct http_answer *answer, struct 
 
 static void log_unreachable(struct gateway *g)
 {
-	if (log_allow(&limit_unreachable, 10000))
+	if (log_allow(&limit_unreachable, LOG_MS))
 		log_warn("gateway_unreachable", "db=%s url=%s error=\"%s\" do=\"check gateway= and gateway_secret= of the primary's "
 			 "litefwd and gateway_url= here; LiteFS' HALT is used meanwhile\"", g->base.config.name, g->url, g->error);
 }
@@ -176,6 +181,7 @@ static int set_url(struct gateway *g, const char *url)
 	g->main = (struct conn){.http = http, .caller = random_u64()};
 	g->side = (struct conn){.http = side, .caller = random_u64()};
 	g->epoch = 0;
+	g->breaker = breaker_get(g->base.config.breakers, "gateway", url, PAUSE_MAX_NS);
 	g->rtt_ns = 0;
 	g->rate = (struct upload_rate){0};
 	snprintf(g->url, sizeof g->url, "%s", url);
@@ -202,13 +208,18 @@ static int ask_info(struct gateway *g, const struct role_state *role)
 	else if (role->cluster_id[0] && info.cluster[0] && strcmp(role->cluster_id, info.cluster) != 0)
 		err = fail(g, -EBADMSG, "it is of another cluster");
 	if (err) {
+		g->silent = true;
 		log_unreachable(g);
 		return -ENOTSUP;
 	}
 	note_rtt(g, &answer, false);
 	g->info = info;
+	if (info.is_primary)
+		breaker_good(g->breaker); /* the others need not wait for our lock */
+	else
+		g->silent = true;
 	if (!info.is_primary) {
-		if (log_allow(&limit_refused, 10000))
+		if (log_allow(&limit_refused, LOG_MS))
 			log_warn("gateway_not_the_primary", "db=%s url=%s do=\"check gateway_url=\"", g->base.config.name, g->url);
 		return -EHOSTUNREACH;
 	}
@@ -309,6 +320,7 @@ static int ask_halt(struct gateway *g, const struct role_state *role, struct pos
 		 g->base.config.node_id, cluster);
 	req.deadline_ns = clock_now_ns() + wait_ms * NS_PER_MS + slack_ns + g->rtt_ns;
 	err = call(g, &g->main, &req, NULL, answer);
+	g->silent = err && err != -ENOTCONN && err != -ECANCELED;
 	if (err && !answer->started)
 		return err == -ENOTCONN || err == -ECANCELED ? err : err == -ETIMEDOUT ? -EAGAIN : -ENOTSUP;
 	*ret_left = true;
@@ -398,6 +410,26 @@ static int begin(struct gateway *g, const struct role_state *role, struct pos ha
 	return 0;
 }
 
+static int begin_by_breaker(struct gateway *g, const struct role_state *role, struct pos have, int64_t until_ns)
+{
+	enum breaker_entry entry = breaker_enter(g->breaker, role->epoch);
+	int err;
+
+	if (entry == BREAKER_DENIED)
+		return -ENOTSUP;
+	if (entry == BREAKER_PROBE)
+		g->epoch = 0;
+	g->silent = false;
+	err = begin(g, role, have, until_ns);
+	if (g->silent)
+		breaker_bad(g->breaker, role->epoch, g->error);
+	else if (err == -ECANCELED || err == -ENOMEM)
+		breaker_untold(g->breaker);
+	else
+		breaker_good(g->breaker);
+	return err;
+}
+
 static int gateway_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
 {
 	struct gateway *g = to_gateway(up);
@@ -413,7 +445,7 @@ static int gateway_begin(struct upstream *up, struct pos have, int64_t until_ns,
 	if (!err) {
 		http_clear_abort(g->main.http);
 		atomic_store(&g->in_call, g->main.http);
-		err = atomic_load(&g->aborted) ? -ECANCELED : begin(g, role, have, until_ns);
+		err = atomic_load(&g->aborted) ? -ECANCELED : begin_by_breaker(g, role, have, until_ns);
 		atomic_store(&g->in_call, NULL);
 	}
 	free(role);

@@ -30,6 +30,12 @@
 #define QUESTIONS 8
 #define PATIENCE_MAX 4
 #define INFO_TIMEOUT_MS 2000
+/* A HALT that does not come: does LiteFS answer at all? */
+#define LOOK_NS (2 * NS_PER_S)
+#define TIDY_NS NS_PER_S
+#define PAUSE_MAX_NS NS_PER_S
+/* Per outage something like a line of each. */
+#define LOG_MS 60000
 
 /* A lock's whole life. LiteFS' is 30 s, but nothing here stands on that: it is what the first answer to a new id showed. */
 #define LIFE_DEFAULT_NS (30 * NS_PER_S)
@@ -53,12 +59,15 @@ struct remote {
 	char url[512];
 	uint64_t epoch; /* role epoch that `server_id` was verified in; 0: not verified */
 	uint64_t server_id;
-	bool held;
+	bool held, insists;
 	uint64_t id;
 	int slot;
 	int64_t life_ns; /* as the node last showed it */
 	int64_t hold_until_ns; /* of what is held; 0 without */
 	struct upload_rate rate;
+	struct breaker *breaker; /* of url */
+	uint64_t bad_epoch; /* role's, when it last failed */
+	int64_t tidy_ns;
 	struct stale_halt stale[STALE_MAX];
 	int stale_count;
 	_Atomic(struct api *) in_call; /* for abort */
@@ -74,6 +83,7 @@ static struct log_limit limit_unreachable, limit_refused;
 
 static void note_stale(struct remote *r, uint64_t id, int slot)
 {
+	r->tidy_ns = clock_now_ns() + TIDY_NS;
 	if (r->stale_count == STALE_MAX) {
 		/* The oldest has had the longest time to expire. */
 		halt_record_del(r->base.config.halts, r->stale[0].slot);
@@ -83,20 +93,27 @@ static void note_stale(struct remote *r, uint64_t id, int slot)
 	r->stale[r->stale_count++] = (struct stale_halt){id, clock_now_ns() + 40 * NS_PER_S, slot};
 }
 
-static void flush_stale(struct remote *r)
+/* False: the primary does not answer. */
+static bool flush_stale(struct remote *r)
 {
 	int kept = 0;
+	bool answers = true; /* one that does not costs a timeout each time */
 
 	for (int i = 0; i < r->stale_count; i++) {
 		struct stale_halt s = r->stale[i];
 
-		if (clock_now_ns() < s.until_ns && r->side &&
-		    api_unhalt(r->side, r->base.config.name, s.id, UNHALT_TIMEOUT_MS) != 0)
-			r->stale[kept++] = s;
-		else
-			halt_record_del(r->base.config.halts, s.slot);
+		if (clock_now_ns() < s.until_ns && r->side) {
+			answers = answers && api_unhalt(r->side, r->base.config.name, s.id, UNHALT_TIMEOUT_MS) == 0;
+			if (!answers) {
+				r->stale[kept++] = s;
+				continue;
+			}
+		}
+		halt_record_del(r->base.config.halts, s.slot);
 	}
 	r->stale_count = kept;
+	r->tidy_ns = clock_now_ns() + TIDY_NS;
+	return answers;
 }
 
 static void free_id(struct remote *r, struct api *api, uint64_t id, int slot)
@@ -127,6 +144,7 @@ static int set_url(struct remote *r, const char *url)
 	r->api = api;
 	r->side = side;
 	r->epoch = 0;
+	r->breaker = breaker_get(r->base.config.breakers, "litefs", url, PAUSE_MAX_NS);
 	r->rate = (struct upload_rate){0};
 	/* Of an earlier primary: they expire there. */
 	for (int i = 0; i < r->stale_count; i++)
@@ -179,12 +197,12 @@ static int verify_primary(struct remote *r, const struct role_state *role)
 		return -ENOMEM;
 	err = api_info(r->api, INFO_TIMEOUT_MS, info);
 	if (err) {
-		if (log_allow(&limit_unreachable, 5000))
+		if (log_allow(&limit_unreachable, LOG_MS))
 			log_warn("primary_unreachable", "db=%s url=%s error=\"%s\" do=\"check the primary and %s\"",
 				 r->base.config.name, r->url, api_error(r->api), is_own(r) ? "litefs_url=" : "primary_url=");
 		err = err == -ECANCELED ? err : -EHOSTUNREACH;
 	} else if (!info->is_primary || strcmp(info->cluster_id, role->cluster_id) != 0) {
-		if (log_allow(&limit_refused, 5000))
+		if (log_allow(&limit_refused, LOG_MS))
 			log_warn("not_the_primary", "db=%s url=%s is_primary=%d do=\"check %s\"", r->base.config.name, r->url,
 				 info->is_primary, is_own(r) ? "litefs_url=" : "primary_url= or lease.advertise-url");
 		err = -EHOSTUNREACH;
@@ -232,7 +250,7 @@ static int halt_once(struct remote *r, uint64_t id, unsigned question, int64_t u
 		return err;
 	if (err) {
 		r->epoch = 0;
-		if (log_allow(&limit_unreachable, 5000))
+		if (log_allow(&limit_unreachable, LOG_MS))
 			log_warn("halt_failed", "db=%s url=%s error=\"%s\"", r->base.config.name, r->url, api_error(r->api));
 		return err == -ENOTCONN || err == -EINVAL ? err : -EHOSTUNREACH;
 	}
@@ -257,11 +275,32 @@ static uint64_t new_id(struct remote *r)
 	return id;
 }
 
+/* A /halt that waits for a lock is as silent as one that nobody reads: the node is asked beside it. */
+static bool is_there(struct remote *r)
+{
+	struct api_info *info = malloc(sizeof *info);
+	bool there = true; /* without memory nothing is found out */
+
+	if (info) {
+		api_clear_abort(r->side);
+		atomic_store(&r->in_call, r->side);
+		there = atomic_load(&r->aborted) || api_info(r->side, INFO_TIMEOUT_MS, info) == 0 || atomic_load(&r->aborted);
+		atomic_store(&r->in_call, r->api);
+		api_clear_abort(r->side);
+	}
+	free(info);
+	if (!there && log_allow(&limit_unreachable, LOG_MS))
+		log_warn("primary_unreachable", "db=%s url=%s error=\"%s\" do=\"check the primary\"", r->base.config.name, r->url,
+			 api_error(r->side));
+	return there;
+}
+
 /* Nothing is held afterwards, unless the primary cannot be told: then it is told later. */
 static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 {
 	uint64_t id = new_id(r);
-	bool sent = false;
+	int64_t now = clock_now_ns(), look_ns = now + (until_ns - now < 2 * LOOK_NS ? (until_ns - now) / 2 : LOOK_NS);
+	bool sent = false, silent = false;
 	unsigned question = 0;
 	int err;
 
@@ -277,6 +316,19 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 		}
 		if (err != -ETIMEDOUT)
 			break;
+		if (atomic_load(&r->aborted)) {
+			err = -ECANCELED;
+			break;
+		}
+		if (clock_now_ns() >= look_ns) {
+			silent = !is_there(r);
+			if (silent) {
+				r->epoch = 0;
+				err = -EHOSTUNREACH;
+				break;
+			}
+			look_ns = clock_now_ns() + LOOK_NS;
+		}
 		if (clock_now_ns() >= until_ns) {
 			err = -EAGAIN;
 			break;
@@ -292,11 +344,40 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 		halt_record_del(r->base.config.halts, r->slot);
 		return -EHOSTUNREACH;
 	}
+	if (silent) {
+		note_stale(r, id, r->slot); /* it would cost two more timeouts to find that out again */
+		return err;
+	}
 	/* Twice, for the wait that was given up may be granted between our hanging up and LiteFS' noticing. */
 	api_unhalt(r->side, r->base.config.name, id, UNHALT_TIMEOUT_MS);
 	clock_sleep_ns(50 * NS_PER_MS);
 	free_id(r, r->side, id, r->slot);
 	return err == -ENOTCONN || err == -EINVAL ? -EHOSTUNREACH : err;
+}
+
+static int begin_by_breaker(struct remote *r, const struct role_state *role, int64_t until_ns, struct upstream_grant *ret)
+{
+	enum breaker_entry entry = r->insists ? BREAKER_ALLOWED : breaker_enter(r->breaker, role->epoch);
+	int err;
+
+	if (entry == BREAKER_DENIED)
+		return -EHOSTUNREACH;
+	if (entry == BREAKER_PROBE)
+		r->epoch = 0;
+	err = verify_primary(r, role);
+	if (!err && entry == BREAKER_PROBE) /* the others need not wait for our lock */
+		breaker_good(r->breaker);
+	if (!err && r->stale_count)
+		flush_stale(r);
+	if (!err)
+		err = halt(r, until_ns, &ret->pos);
+	if (!err || err == -EAGAIN)
+		breaker_good(r->breaker);
+	else if (err == -EHOSTUNREACH)
+		breaker_bad(r->breaker, r->bad_epoch = role->epoch, api_error(r->api));
+	else
+		breaker_untold(r->breaker);
+	return err;
 }
 
 static int remote_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
@@ -319,14 +400,26 @@ static int remote_begin(struct upstream *up, struct pos have, int64_t until_ns, 
 		if (atomic_load(&r->aborted))
 			err = -ECANCELED;
 		if (!err)
-			err = verify_primary(r, role);
-		if (!err && r->stale_count)
-			flush_stale(r);
-		if (!err)
-			err = halt(r, until_ns, &ret->pos);
+			err = begin_by_breaker(r, role, until_ns, ret);
 		atomic_store(&r->in_call, NULL);
 	}
 	free(role);
+	return err;
+}
+
+/* A transaction goes on under it, and is lost if it is not had: whatever others have found. */
+static int remote_renew(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
+{
+	struct remote *r = to_remote(up);
+	struct upstream_grant grant = {0};
+	int err;
+
+	upstream_end(up);
+	r->insists = true;
+	err = remote_begin(up, (struct pos){0}, until_ns, &grant);
+	r->insists = false;
+	if (!err)
+		*ret_pos = grant.pos;
 	return err;
 }
 
@@ -447,6 +540,30 @@ static void remote_end(struct upstream *up)
 	free_id(r, atomic_load(&r->aborted) ? r->side : r->api, r->id, r->slot);
 }
 
+static void remote_tidy_now(struct remote *r)
+{
+	if (!r->stale_count)
+		return;
+	if (breaker_enter(r->breaker, r->bad_epoch) == BREAKER_DENIED)
+		r->tidy_ns = clock_now_ns() + TIDY_NS;
+	else if (flush_stale(r))
+		breaker_good(r->breaker);
+	else
+		breaker_bad(r->breaker, r->bad_epoch, api_error(r->side));
+}
+
+static int64_t remote_tidy_at(const struct upstream *up)
+{
+	const struct remote *r = (const struct remote *)up;
+
+	return r->stale_count ? r->tidy_ns : INT64_MAX;
+}
+
+static void remote_tidy(struct upstream *up)
+{
+	remote_tidy_now(to_remote(up));
+}
+
 static int64_t remote_hold_until(const struct upstream *up)
 {
 	return to_remote(up)->hold_until_ns;
@@ -495,7 +612,7 @@ static void remote_free(struct upstream *up)
 {
 	struct remote *r = to_remote(up);
 
-	flush_stale(r);
+	remote_tidy_now(r); /* else the record of halts keeps them for the next start */
 	api_free(r->api);
 	api_free(r->side);
 	free(r);
@@ -507,6 +624,9 @@ int upstream_remote_new(const struct upstream_config *config, enum upstream_kind
 		.begin = remote_begin,
 		.commit = remote_commit,
 		.end = remote_end,
+		.renew = remote_renew,
+		.tidy_at = remote_tidy_at,
+		.tidy = remote_tidy,
 		.hold_until = remote_hold_until,
 		.renew_at = remote_renew_at,
 		.tx_ns = remote_tx_ns,

@@ -239,10 +239,10 @@ def test_roles_swapped__under_load__acknowledged_exactly_once():
 
 
 @bound(240)
-def test_litefs_restarted__under_load__acknowledged_exactly_once():
+def litefs_restarted_under_load(**options):
     """kill -9 of a replica's LiteFS, then of the primary's, while everybody writes."""
     db = "bank.db"
-    with Cluster(n=3) as cluster:
+    with Cluster(n=3, **options) as cluster:
         bank.create(cluster, db)
         load = bank.Load(cluster, db)
         for node in cluster.nodes:
@@ -259,9 +259,18 @@ def test_litefs_restarted__under_load__acknowledged_exactly_once():
         assert load.total("violations") == 0, [r["violation_list"] for r in load.reports]
         note(f"commits {load.commits_per_node()}, busy {load.total('busy')}, errors {load.total('errors')}, "
              f"undecided {len(load.acks()['U'])}")
+        assert not options.get("gateway") or any(node.counters(db)["commits_gateway"] for node in cluster.replicas), "not used"
         for node in cluster.nodes:
             insert_until_ok(node, f"after n{node.index}", db=db)
         bank.verify(cluster, db, load)
+
+
+def test_litefs_restarted__under_load__acknowledged_exactly_once():
+    litefs_restarted_under_load()
+
+
+def test_litefs_restarted__under_load_with_gateways__acknowledged_exactly_once():
+    litefs_restarted_under_load(gateway=True)
 
 
 def test_litefs_restarted__mount_comes_back__open_connections_go_on():
@@ -598,9 +607,9 @@ def count_rows(cluster, node, db=DB):
     return int(node.sql(db, "SELECT count(*) FROM t"))
 
 
-def die_in_every_state(node_index, kill):
+def die_in_every_state(node_index, kill, **options):
     """A client in each state; kill(cluster, node, victim) ends somebody; then everything must go on at once."""
-    with Cluster(n=2) as cluster:
+    with Cluster(n=2, **options) as cluster:
         create(cluster)
         node = cluster.nodes[node_index]
         slowest = 0
@@ -619,6 +628,7 @@ def die_in_every_state(node_index, kill):
             for n in cluster.nodes:
                 assert n.sql(DB, "PRAGMA integrity_check").strip() == "ok", state
                 assert cluster.sql_direct(n, DB, "PRAGMA integrity_check").strip() == "ok", state
+        assert not options.get("gateway") or node.counters(DB)["commits_gateway"] > 0, "the gateway was not used"
         note(f"slowest HALT afterwards {slowest * 1000:.0f} ms")
 
 
@@ -640,6 +650,10 @@ def test_killed__client_on_replica_in_every_state__others_go_on_at_once():
 
 def test_killed__client_on_primary_in_every_state__others_go_on_at_once():
     die_in_every_state(0, kill_client)
+
+
+def test_killed__client_over_a_gateway_in_every_state__others_go_on_at_once():
+    die_in_every_state(1, kill_client, gateway=True)
 
 
 def test_killed__litefwd_on_replica_in_every_state__halt_is_freed_after_restart():

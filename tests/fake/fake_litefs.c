@@ -343,6 +343,15 @@ static bool read_all(struct conn *c, struct request *r)
 
 /* ---- answers ---- */
 
+/* The node's own clock, whatever the program's is made to show (clock_wall_ms()). */
+static int64_t wall_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / NS_PER_MS;
+}
+
 static void put_date(char *buf, size_t size)
 {
 	time_t t = time(NULL);
@@ -504,7 +513,7 @@ static bool do_halt(struct conn *c, const struct fake_step *s, struct request *r
 		d->halt_id = id;
 		f->granted++;
 		d->halt_until_ns = clock_now_ns() + f->ttl_ms * NS_PER_MS;
-		d->halt_until_wall_ms = clock_wall_ms() + f->ttl_ms;
+		d->halt_until_wall_ms = wall_ms() + f->ttl_ms;
 	}
 	pos = d->pos;
 	rfc3339(d->halt_until_wall_ms, expires, sizeof expires);

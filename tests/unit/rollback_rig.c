@@ -127,6 +127,16 @@ static bool lock_all(struct local *l, short type)
 	return false;
 }
 
+void rig_lock_write(struct local *l, bool yes)
+{
+	struct flock fl = {.l_type = yes ? F_WRLCK : F_UNLCK, .l_start = WAL_WRITE_BYTE, .l_len = 1};
+	int64_t until = clock_now_ns() + LONG_NS;
+
+	while (fcntl(l->shm_fd, F_OFD_SETLK, &fl) < 0)
+		if (clock_now_ns() >= until)
+			abort();
+}
+
 static void apply_locked(struct local *l, const uint8_t *ltx, size_t len)
 {
 	struct bytes b = {ltx, len, 0};
@@ -247,6 +257,8 @@ static void on_tx(void *arg, const char *name, const uint8_t *ltx, size_t len)
 	}
 	pthread_cond_broadcast(&r->changed);
 	pthread_mutex_unlock(&r->mutex);
+	atomic_fetch_add(&r->received, 1);
+	clock_sleep_ns(r->answer_delay_ms * NS_PER_MS);
 }
 
 void rig_queue(struct local *l, const uint8_t *ltx, size_t len)
@@ -363,18 +375,18 @@ static void fill_page1(uint8_t page[PAGE], uint32_t page_size, int version)
 	page[18] = page[19] = (uint8_t)version;
 }
 
-/* One transaction upon what LiteFS has here, of the pages first..last. */
-static void send_from_elsewhere(struct local *l, uint32_t first, uint32_t last, uint32_t size, uint8_t fill, bool here)
+/* One transaction upon what LiteFS has here, of the pages first..last: its position afterwards. */
+static struct pos encode(struct local *l, uint32_t first, uint32_t last, uint32_t size, uint8_t fill, struct sink *sink)
 {
 	struct pos before = rig_pos(l);
 	struct ltx_header h = {.page_size = PAGE, .commit = size, .min_txid = before.txid + 1, .max_txid = before.txid + 1,
 			       .pre_apply = before.checksum, .node_id = 4711, .timestamp_ms = 1};
 	uint64_t post = before.checksum;
-	struct sink sink = {.len = 0};
 	struct ltx_encoder enc;
 	struct ltx_trailer t;
 
-	assert_int_equal(ltx_encoder_init(&enc, &h, sink_write, &sink), 0);
+	*sink = (struct sink){.len = 0};
+	assert_int_equal(ltx_encoder_init(&enc, &h, sink_write, sink), 0);
 	for (uint32_t pgno = first; pgno <= last; pgno++) {
 		uint8_t old[PAGE], page[PAGE];
 		bool was_there = l->db_fd >= 0 && pread(l->db_fd, old, PAGE, (off_t)(pgno - 1) * PAGE) == PAGE;
@@ -391,7 +403,22 @@ static void send_from_elsewhere(struct local *l, uint32_t first, uint32_t last, 
 	post = size ? post | LTX_CHECKSUM_FLAG : LTX_CHECKSUM_FLAG;
 	assert_int_equal(ltx_encoder_finish(&enc, post, &t), 0);
 	ltx_encoder_fini(&enc);
-	fake_set_pos(l->rig->primary, l->name, (struct pos){h.max_txid, post});
+	return (struct pos){h.max_txid, post};
+}
+
+void rig_make_ltx(struct local *l, uint8_t fill, struct spool *ret)
+{
+	struct sink sink;
+
+	encode(l, 2, 2, rig_file_pages(l), fill, &sink);
+	assert_int_equal(spool_append(ret, sink.data, sink.len), 0);
+}
+
+static void send_from_elsewhere(struct local *l, uint32_t first, uint32_t last, uint32_t size, uint8_t fill, bool here)
+{
+	struct sink sink;
+
+	fake_set_pos(l->rig->primary, l->name, encode(l, first, last, size, fill, &sink));
 	if (!here)
 		return;
 	pthread_mutex_lock(&l->rig->mutex);
@@ -405,7 +432,7 @@ static void send_from_elsewhere(struct local *l, uint32_t first, uint32_t last, 
 
 void rig_foreign(struct local *l, uint8_t fill, bool here)
 {
-	send_from_elsewhere(l, 1, 2, rig_file_pages(l), fill, here);
+	send_from_elsewhere(l, l->rig->wal ? 2 : 1, 2, rig_file_pages(l), fill, here);
 }
 
 void rig_drop_here(struct local *l)
@@ -512,13 +539,23 @@ static void make_database(struct local *l)
 	fake_set_pos(l->rig->primary, l->name, l->pos);
 }
 
-void rig_open(struct rig *r, struct local *l, const char *name, bool as_new)
+static void make(struct rig *r, struct local *l, const char *name, bool as_new)
 {
 	*l = (struct local){.rig = r, .db_fd = -1, .shm_fd = -1, .pos_fd = -1};
 	strncpy(l->name, name, sizeof l->name - 1);
 	run("mkdir -p %s/data/dbs/%s/ltx", r->dir, name);
 	if (!as_new)
 		make_database(l);
+}
+
+void rig_make(struct rig *r, struct local *l, const char *name)
+{
+	make(r, l, name, false);
+}
+
+void rig_open(struct rig *r, struct local *l, const char *name, bool as_new)
+{
+	make(r, l, name, as_new);
 	assert_int_equal(db_open(&r->config, name, as_new, r, &l->db), 0);
 }
 

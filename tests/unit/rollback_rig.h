@@ -65,6 +65,8 @@ struct rig {
 	pthread_cond_t changed;
 	bool stop, hold;
 	bool wal; /* databases that are made are in WAL mode */
+	int answer_delay_ms; /* the primary's LiteFS has applied a transaction, and says so later */
+	atomic_uint received; /* transactions by the primary */
 	unsigned applied;
 	char events[4000];
 };
@@ -74,16 +76,23 @@ struct rig *rig_new(bool create);
 void rig_free(struct rig *rig);
 /* Another database; as_new: LiteFS does not have it. */
 void rig_open(struct rig *rig, struct local *l, const char *name, bool as_new);
+/* LiteFS has it, and it is not opened. */
+void rig_make(struct rig *rig, struct local *l, const char *name);
 /* This node is the primary: what is sent is applied in the call. */
 void rig_make_primary(struct rig *rig);
+
+/* WAL mode: a direct client of this node's LiteFS writes. */
+void rig_lock_write(struct local *l, bool yes);
 
 /* LiteFS applies nothing meanwhile. */
 void rig_hold(struct rig *rig, bool yes);
 void rig_wait_applied(struct rig *rig, unsigned n);
 /* Comes over the stream after what is there already. */
 void rig_queue(struct local *l, const uint8_t *ltx, size_t len);
-/* A transaction of another node: page 2 filled with `fill`. To this node only where `here`. */
+/* A transaction of another node: page 2 (and where not in WAL mode page 1) filled with `fill`. To this node only where `here`. */
 void rig_foreign(struct local *l, uint8_t fill, bool here);
+/* The LTX file of such a transaction upon what LiteFS has here, appended. */
+void rig_make_ltx(struct local *l, uint8_t fill, struct spool *ret);
 void rig_drop_here(struct local *l); /* by another node */
 /* A database of that name, made by another node: page 1 and page 2 filled. */
 void rig_create_here(struct local *l, uint8_t fill);
