@@ -1,0 +1,178 @@
+"""Failover with a real Consul: who is primary is found there, and whatever moment the primary chooses to go, promises hold.
+
+ledger.judge() (failover.py) says what that means for each transaction and each reader.
+"""
+import contextlib
+import time
+
+from cluster import SqlError, wait_until
+from failover import DB, Ledger, come_back, consul_cluster, end_takeover, kill_primary, promote
+from marks import bound, note, soak
+
+OPTS = {"commit_timeout": "6s", "halt_timeout": "3s"}
+
+
+def others(cluster, *nodes):
+    return [node for node in cluster.nodes if node not in nodes]
+
+
+def assert_urls(cluster, fronts):
+    """Every replica has the primary's URL, and has it from Consul."""
+    def told():
+        return all(node.status()["primary_url"] == fronts[cluster.primary].url for node in cluster.replicas)
+    wait_until("all replicas know the primary's URL", told, 30)
+
+
+def handoffs_under_load(gateway):
+    """Two handoffs, with clients at work everywhere and transactions open on the old and the new primary."""
+    with consul_cluster(gateway=gateway, litefwd_opts=OPTS) as (cluster, fronts, _):
+        first, second, third = cluster.primary, *others(cluster, cluster.primary)
+        assert_urls(cluster, fronts)
+        ledger = Ledger(cluster)
+        for node in cluster.nodes:
+            ledger.start(node, "writer")
+            ledger.start(node, "reader", 0.01)
+        ledger.wait_all_go_on(0)
+        promote(cluster, ledger, second)
+        ledger.wait_all_go_on(ledger.takeovers[-1].ended)
+        assert_urls(cluster, fronts)
+        with contextlib.ExitStack() as stack:
+            conns = {node: stack.enter_context(node.conn(DB)) for node in (second, third)}
+            readers = {node: stack.enter_context(node.conn(DB)) for node in (second, third)}
+            for node, conn in readers.items():
+                conn("BEGIN")
+                readers[node] = (conn, conn("SELECT count(*), max(id) FROM t"))
+            wait_until("a transaction is open on the old primary",
+                       lambda: ledger.begin(conns[second], second, f"open over the handoff {time.monotonic()}") is not None, 30)
+            value = list(ledger.rows)[-1]
+            promote(cluster, ledger, third)
+            ledger.commit(conns[second], value)
+            for node, (conn, snapshot) in readers.items():
+                with contextlib.suppress(SqlError):  # what it had is gone, and it is told so; but never another snapshot
+                    assert conn("SELECT count(*), max(id) FROM t") == snapshot, f"n{node.index}: the snapshot has changed"
+                with contextlib.suppress(SqlError):
+                    conn("ROLLBACK")
+            ledger.wait_all_go_on(ledger.takeovers[-1].ended)
+        assert first.litefs_expected and cluster.primary is third
+        assert_urls(cluster, fronts)
+        ledger.stop()
+        return ledger.judge(f"two handoffs, gateway {gateway}")
+
+
+def at_idle(cluster, node, front, ledger, value):
+    yield
+
+
+def at_begin(cluster, node, front, ledger, value):
+    fault = front.add("hold_answer", method="POST", path="/halt")
+    with node.conn(DB, busy_ms=1000) as conn:
+        conn.send("BEGIN IMMEDIATE")
+        assert fault.seen.wait(30), "nobody has asked for the lock"
+        yield
+        with contextlib.suppress(SqlError):
+            conn.result()
+            ledger.begin(conn, node, value)
+
+
+def begun(cluster, node, front, ledger, value):
+    with node.conn(DB) as conn:
+        assert ledger.begin(conn, node, value) is not None
+        yield
+        ledger.commit(conn, value)
+
+
+def with_fault(action, unreplicated, **options):
+    def step(cluster, node, front, ledger, value):
+        with node.conn(DB) as conn:
+            assert ledger.begin(conn, node, value) is not None
+            if unreplicated:
+                cluster.fronts[cluster.primary].hold_streams()
+            txid = cluster.primary.pos(DB)[0]
+            fault = front.add(action, method="POST", path="/tx", **options) if action else None
+            conn.send("COMMIT")
+            if fault:
+                assert fault.seen.wait(30), "nothing was sent"
+            if action != "stall_body":
+                wait_until("the primary has applied it", lambda: cluster.primary.pos(DB)[0] == txid + 1, 30)
+            yield
+            ledger.commit(conn, value, sent=True)
+    return step
+
+
+STEPS = {
+    "idle": at_idle,
+    "at begin": at_begin,
+    "begun": begun,
+    "in upload": with_fault("stall_body", False, count_bytes=150),
+    "applied, no answer": with_fault("hold_answer", False),
+    "applied, no answer, not replicated": with_fault("hold_answer", True),
+    "answered, not replicated": with_fault(None, True),
+}
+
+
+def kill_at(cluster, fronts, gateways, ledger, name, litefwd=False, expire=True):
+    """The primary goes at that moment of a replica's transaction; others take over; it comes back."""
+    cluster.fronts = fronts
+    old = cluster.primary
+    node = others(cluster, old)[0]
+    front = (gateways or fronts)[old]
+    ledger.write_until_ok(node, f"before {name}")
+    moment = STEPS[name](cluster, node, front, ledger, f"{name} {len(ledger.takeovers)}")
+    next(moment)
+    dead, takeover = kill_primary(cluster, ledger, name, litefwd, expire)
+    for fault in front.faults:
+        fault.release.set()
+    end_takeover(cluster, ledger, takeover)
+    for _ in moment:
+        raise AssertionError("one moment only")
+    fronts[dead].hold_streams(False)
+    took = [ledger.write_until_ok(survivor, f"after {name}") for survivor in others(cluster, dead)]
+    come_back(dead)
+    ledger.write_until_ok(dead, f"back after {name}")
+    return took
+
+
+def kills(names, gateway, litefwd=False, expire=True, rounds=1):
+    with consul_cluster(gateway=gateway, litefwd_opts=OPTS) as (cluster, fronts, gateways):
+        ledger = Ledger(cluster)
+        for node in cluster.nodes:
+            ledger.start(node, "reader", 0.02)
+        for _ in range(rounds):
+            for name in names:
+                took = kill_at(cluster, fronts, gateways, ledger, name, litefwd, expire)
+                note(f"killed {name}: the survivors wrote after {', '.join('%.1f s' % t for t in took)}")
+                assert_urls(cluster, fronts)
+        ledger.stop()
+        return ledger.judge(f"kills, gateway {gateway}, litefwd {litefwd}")
+
+
+def test_consul__handoff_under_load__promises_hold():
+    handoffs_under_load(False)
+
+
+def test_consul__primary_killed_and_back__promises_hold():
+    kills(["idle", "in upload", "applied, no answer, not replicated"], gateway=False)
+
+
+@soak
+@bound(600)
+def test_consul__handoff_under_load_with_gateways__promises_hold():
+    handoffs_under_load(True)
+
+
+@soak
+@bound(1200)
+def test_consul__primary_killed_at_each_step__promises_hold():
+    kills(list(STEPS), gateway=False)
+
+
+@soak
+@bound(1200)
+def test_consul__primary_killed_at_each_step_with_gateways__promises_hold():
+    kills(list(STEPS), gateway=True)
+
+
+@soak
+@bound(1200)
+def test_consul__primary_and_its_litefwd_killed_at_each_step_with_gateways__promises_hold():
+    kills(list(STEPS), gateway=True, litefwd=True)
