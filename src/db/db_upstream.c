@@ -385,6 +385,21 @@ static void refresh_locked(struct db *db)
 	db->refresh_retry_ns = db->behind_count ? now + REFRESH_REST * (now - db->hold_since_ns) : 0;
 }
 
+/* Here, for upstream's worker alone opens windows. */
+static void lend_locked(struct db *db)
+{
+	db->want_lend = false;
+	if (!db->guard_held || !db->valid || !db->files_ok || db->mode != DB_MODE_WAL || !db_readers_locked(db))
+		return;
+	db->up_state = UP_PUBLISH;
+	pthread_mutex_unlock(&db->mu);
+	db_lend_guard(db);
+	pthread_mutex_lock(&db->mu);
+	db->up_state = UP_IDLE;
+	db_answer_writes_locked(db, 0);
+	pthread_cond_signal(&db->g_cond);
+}
+
 /* Returns when to look again. */
 static int64_t held_locked(struct db *db)
 {
@@ -433,6 +448,10 @@ void *db_upstream_main(void *arg)
 			}
 			if (db->want_begin && now >= db->pause_until_ns) {
 				begin_locked(db);
+				continue;
+			}
+			if (db->want_lend) {
+				lend_locked(db);
 				continue;
 			}
 			if (db->want_refresh) {
