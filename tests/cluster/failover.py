@@ -159,10 +159,12 @@ class Ledger:
                 wait_until(f"{os.path.basename(log)} goes on",
                            lambda log=log: any(e["e"] in ("ok", "read") and e["t"] > since for e in self.events(log)[-200:]), timeout, every=0.1)
 
-    def stop(self, timeout=60):
-        for process, *_ in self.clients:
+    def stop(self, kind=None, timeout=60):
+        """All of them, or those of one kind."""
+        ending = [entry for entry in self.clients if kind in (None, entry[2]) and entry[0].returncode is None]
+        for process, *_ in ending:
             process.send_signal(signal.SIGTERM)
-        for process, _, _, log in self.clients:
+        for process, _, _, log in ending:
             code = process.wait(timeout * slow_factor())
             assert code == 0, f"{os.path.basename(log)} ended with {code}"
 
@@ -218,7 +220,7 @@ class Ledger:
         tries = []
 
         def once():
-            tries.append(f"{value} try {len(tries)}")
+            tries.append(f"{value} n{node.index} try {len(tries)}")
             with node.conn(DB, busy_ms=1000) as conn:
                 return self.begin(conn, node, tries[-1]) is not None and self.commit(conn, tries[-1]) == "ok"
         wait_until(f"{value} is written on n{node.index}", once, timeout, every=0.05)
