@@ -44,6 +44,11 @@ class Fault:
         self.hits = 0
         self.seen = threading.Event()  # set with the first hit
         self.release = threading.Event()
+        self.lost = False  # what is held is lost at the release, with its connection
+
+    def lose(self):
+        self.lost = True
+        self.release.set()
 
     def matches(self, method, path):
         return self.hits < self.times and self.method in (None, method) and self.path in (None, path)
@@ -173,7 +178,7 @@ class FaultProxy:
                     self._pump(client, server)
                     return
                 self._answer(client, server, action, fault)
-                if action == "drop_answer":
+                if action == "drop_answer" or (fault and fault.lost):
                     return
         except (Closed, OSError, ValueError):
             pass
@@ -204,6 +209,8 @@ class FaultProxy:
         if action == "hold_answer":
             fault.seen.set()
             self._wait(fault, client)
+            if fault.lost:
+                return
         client.sendall(head + body)
 
     def _wait(self, fault, client):

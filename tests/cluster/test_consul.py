@@ -131,7 +131,7 @@ def kill_at(cluster, fronts, gateways, ledger, name, litefwd=False, expire=True)
     next(moment)
     dead, takeover = kill_primary(cluster, ledger, name, litefwd, expire)
     for fault in front.faults:
-        fault.release.set()
+        fault.lose()
     end_takeover(cluster, ledger, takeover)
     for _ in moment:
         raise AssertionError("one moment only")
