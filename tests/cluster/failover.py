@@ -19,6 +19,7 @@ from faults import FaultProxy
 from marks import note
 
 DB = "app.db"
+COUNTS = ("ok", "dropped", "busy", "failed", "unknown", "unknown_there", "open")
 
 _CLIENT = r"""
 import json, signal, sqlite3, sys, time
@@ -152,10 +153,10 @@ class Ledger:
         except FileNotFoundError:
             return []
 
-    def wait_all_go_on(self, since, timeout=60):
-        """Each client has succeeded after that moment."""
+    def wait_all_go_on(self, since, timeout=60, but=None):
+        """Each client (of another node than but) has succeeded after that moment."""
         for process, node, kind, log in self.clients:
-            if process.poll() is None:
+            if process.poll() is None and node is not but:
                 wait_until(f"{os.path.basename(log)} goes on",
                            lambda log=log: any(e["e"] in ("ok", "read") and e["t"] > since for e in self.events(log)[-200:]), timeout, every=0.1)
 
@@ -256,7 +257,7 @@ class Ledger:
         assert self.txid0 + len(there) == top, f"TXID {top} with {len(there)} rows from {self.txid0} on: an id does not tell its TXID"
         place = {value: int(row) for row, value in there}
         assert len(place) == len(there), "a value is there twice"
-        counts = dict.fromkeys(("ok", "dropped", "busy", "failed", "unknown", "unknown_there", "open"), 0)
+        counts = dict.fromkeys(COUNTS, 0)
         problems = []
         rows = self._all_rows()
         for value in place:
@@ -344,4 +345,4 @@ def come_back(node):
         node.start_litefwd()
 
 
-__all__ = ["DB", "Ledger", "Takeover", "consul_cluster", "promote", "kill_primary", "end_takeover", "come_back", "note"]
+__all__ = ["COUNTS", "DB", "Ledger", "Takeover", "consul_cluster", "promote", "kill_primary", "end_takeover", "come_back", "note"]

@@ -3,10 +3,13 @@
 ledger.judge() (failover.py) says what that means for each transaction and each reader.
 """
 import contextlib
+import json
+import tempfile
 import time
+import types
 
 from cluster import SqlError, wait_until
-from failover import DB, Ledger, come_back, consul_cluster, end_takeover, kill_primary, promote
+from failover import COUNTS, DB, Ledger, come_back, consul_cluster, end_takeover, kill_primary, promote
 from marks import bound, note, soak
 
 OPTS = {"commit_timeout": "6s", "halt_timeout": "3s"}
@@ -156,12 +159,95 @@ def kills(names, gateway, litefwd=False, expire=True, rounds=1):
         return ledger.judge(f"kills, gateway {gateway}, litefwd {litefwd}")
 
 
+def kills_under_load(gateway, rounds, unreplicated, litefwd=False, expire=True):
+    """The primary goes in the midst of everybody's writing, and comes back. unreplicated: what it applied last, nobody has got."""
+    with consul_cluster(gateway=gateway, litefwd_opts=OPTS) as (cluster, fronts, _):
+        ledger = Ledger(cluster)
+        for node in cluster.nodes:
+            ledger.start(node, "writer")
+            ledger.start(node, "reader", 0.01)
+        for number in range(rounds):
+            ledger.wait_all_go_on(time.monotonic())
+            old = cluster.primary
+            if unreplicated:
+                fronts[old].hold_streams()
+                txid = old.pos(DB)[0]
+                wait_until("something is applied that nobody gets", lambda: old.pos(DB)[0] > txid + 2, 30)
+            dead, takeover = kill_primary(cluster, ledger, f"kill {number} under load", litefwd, expire)
+            if litefwd:
+                ledger.kill_clients_of(dead)
+            end_takeover(cluster, ledger, takeover)
+            fronts[dead].hold_streams(False)
+            ledger.wait_all_go_on(takeover.ended, but=dead)
+            come_back(dead)
+            if litefwd:
+                ledger.start(dead, "writer")
+                ledger.start(dead, "reader", 0.01)
+            ledger.wait_all_go_on(time.monotonic())
+        ledger.stop()
+        counts = ledger.judge(f"{rounds} kills under load, gateway {gateway}, unreplicated {unreplicated}, litefwd {litefwd}")
+        assert counts["ok"] > 3 * rounds, "too little was written to prove anything"
+        return counts
+
+
+def test_ledger__wrong_rows__told():
+    """The judge itself: each way in which a promise can be broken is found."""
+    node = types.SimpleNamespace(litefwd_text=lambda: "commit_unknown db=app.db txid=000000000000006c")
+    ledger = Ledger.__new__(Ledger)
+    ledger.txid0, ledger.clients = 100, []
+    ledger.takeovers = [types.SimpleNamespace(txid=105, began=9, ended=10)]
+
+    def judged(place, **row):
+        counts, problems = dict.fromkeys(COUNTS, 0), []
+        ledger._judge_row("value", {"node": node, "t": 1, **row}, place, counts, problems)
+        return "problem" if problems else next(name for name in COUNTS if counts[name])
+    assert judged(3, e="ok", id=3) == "ok"
+    assert judged(None, e="ok", id=6) == "dropped"  # above where the new primary stood
+    assert judged(None, e="ok", id=5) == "problem"  # the new primary had it
+    assert judged(None, e="ok", id=6, t=11) == "problem"  # acknowledged afterwards
+    assert judged(4, e="ok", id=3) == "problem"
+    assert judged(None, e="busy", id=3, step="commit") == "busy"
+    assert judged(3, e="busy", id=3, step="commit") == "problem"
+    assert judged(3, e="error", id=None, step="begin") == "problem"
+    assert judged(None, e="io", id=3, step="commit") == "failed"
+    assert judged(3, e="io", id=3, step="commit") == "problem"  # litefwd has not said "unknown" of it
+    assert judged(8, e="io", id=8, step="commit") == "unknown"
+    assert judged(8, e="open", id=8) == "open" and judged(9, e="open", id=8) == "problem"
+    with tempfile.NamedTemporaryFile("w", suffix="reader") as log:
+        for top, when in ((3, 1), (6, 8), (5, 11)):
+            print(json.dumps({"e": "read", "max": top, "count": top, "t": when}), file=log, flush=True)
+        ledger.clients = [(None, node, "reader", log.name)]
+        for takeovers, expected in ((ledger.takeovers, 0), ([], 1)):
+            problems, ledger.takeovers = [], takeovers
+            ledger._judge_readers(problems)
+            assert len(problems) == expected, problems
+
+
 def test_consul__handoff_under_load__promises_hold():
     handoffs_under_load(False)
 
 
 def test_consul__primary_killed_and_back__promises_hold():
     kills(["idle", "in upload", "applied, no answer, not replicated"], gateway=False)
+
+
+def test_consul__primary_killed_under_load_and_back_with_gateways__only_its_last_is_dropped():
+    kills_under_load(True, 2, unreplicated=True)
+
+
+@soak
+@bound(1200)
+def test_consul__primary_killed_under_load_again_and_again__promises_hold():
+    for gateway in (False, True):
+        kills_under_load(gateway, 10, unreplicated=False)
+        kills_under_load(gateway, 10, unreplicated=True)
+        kills_under_load(gateway, 5, unreplicated=True, litefwd=True)
+
+
+@soak
+@bound(600)
+def test_consul__lease_ends_by_itself__promises_hold():
+    kills_under_load(False, 2, unreplicated=False, expire=False)
 
 
 @soak
