@@ -177,6 +177,7 @@ struct db {
 	bool reader_warned;
 	bool want_guard, want_gap, need_ckpt;
 	bool window; /* the guard is away, our own commit may come */
+	bool lending; /* a window in which no commit of ours is on its way: new readers wait for its end */
 	struct pos pending; /* in the window: the position after it */
 	unsigned ckpt_failures; /* in a row */
 	struct api *local_api; /* G's: checkpoint of LiteFS' WAL on the primary */

@@ -189,6 +189,7 @@ void db_lend_guard(struct db *db)
 
 	pthread_mutex_lock(&db->mu);
 	tip = db->tip;
+	db->lending = true;
 	since = now - db->role_changed_ns;
 	pthread_mutex_unlock(&db->mu);
 	until = now + (since < 4 * LONG_PAUSE_NS ? LEND_MIN_NS : LONG_PAUSE_NS);
@@ -202,6 +203,7 @@ void db_lend_guard(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	ours = !err && db_pos_fits_locked(db, pos);
 	db->stats.lends++;
+	db->lending = false;
 	db_close_window_locked(db, ours);
 	pthread_mutex_unlock(&db->mu);
 }

@@ -133,12 +133,15 @@ class Ledger:
         self.txid0 = cluster.primary.pos(DB)[0]
         self.takeovers = []
         self.clients = []  # (process, node, kind, log)
+        self.retired = []  # likewise: those that were killed
+        self.started = 0
         self.rows = {}  # value -> {"e", "id", "t", "node"}: what the test itself wrote
         self.directory = os.path.join(cluster.base, "ledger")
         os.makedirs(self.directory, exist_ok=True)
 
     def start(self, node, kind, pause=0.03):
-        name = f"{kind} {len(self.clients)} n{node.index}"
+        name = f"{kind} {self.started} n{node.index}"
+        self.started += 1
         log = os.path.join(self.directory, name.replace(" ", "-"))
         process = self.cluster.spawn([sys.executable, "-c", _CLIENT, node.path(DB), kind, name, log, str(pause)], name="ledger",
                                      stdout=subprocess.DEVNULL)
@@ -170,15 +173,12 @@ class Ledger:
             assert code == 0, f"{os.path.basename(log)} ended with {code}"
 
     def kill_clients_of(self, node):
-        for process, where, *_ in self.clients:
-            if where is node and process.poll() is None:
-                process.kill()
-                process.wait(20)
-        self.clients = [entry for entry in self.clients if entry[1] is not node or self._retire(entry)]
-
-    def _retire(self, entry):
-        self.retired = getattr(self, "retired", []) + [entry]
-        return False
+        for entry in [entry for entry in self.clients if entry[1] is node]:
+            if entry[0].poll() is None:
+                entry[0].kill()
+                entry[0].wait(20)
+            self.clients.remove(entry)
+            self.retired.append(entry)
 
     # -- one transaction of the test's own
 
@@ -231,7 +231,7 @@ class Ledger:
 
     def _all_rows(self):
         rows = dict(self.rows)
-        for _, node, kind, log in self.clients + getattr(self, "retired", []):
+        for _, node, kind, log in self.clients + self.retired:
             for event in self.events(log) if kind == "writer" else []:
                 rows[event["v"]] = {**event, "node": node}
         return rows
@@ -256,7 +256,7 @@ class Ledger:
         assert [int(row) for row, _ in there] == list(range(1, len(there) + 1)), "rows are missing in the middle or there twice"
         assert self.txid0 + len(there) == top, f"TXID {top} with {len(there)} rows from {self.txid0} on: an id does not tell its TXID"
         place = {value: int(row) for row, value in there}
-        assert len(place) == len(there), "a value is there twice"
+        assert len(place) == len(there), f"a value is there twice: {[row for row in there if place[row[1]] != int(row[0])]}"
         counts = dict.fromkeys(COUNTS, 0)
         problems = []
         rows = self._all_rows()
@@ -297,7 +297,7 @@ class Ledger:
         return any("commit_unknown" in line and txid in line for line in row["node"].litefwd_text().splitlines())
 
     def _judge_readers(self, problems):
-        for _, _, kind, log in self.clients + getattr(self, "retired", []):
+        for _, _, kind, log in self.clients + self.retired:
             last = 0
             for event in self.events(log) if kind == "reader" else []:
                 if event["e"] != "read":

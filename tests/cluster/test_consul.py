@@ -194,7 +194,7 @@ def test_ledger__wrong_rows__told():
     """The judge itself: each way in which a promise can be broken is found."""
     node = types.SimpleNamespace(litefwd_text=lambda: "commit_unknown db=app.db txid=000000000000006c")
     ledger = Ledger.__new__(Ledger)
-    ledger.txid0, ledger.clients = 100, []
+    ledger.txid0, ledger.clients, ledger.retired = 100, [], []
     ledger.takeovers = [types.SimpleNamespace(txid=105, began=9, ended=10)]
 
     def judged(place, **row):
