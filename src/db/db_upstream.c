@@ -389,7 +389,8 @@ static void refresh_locked(struct db *db)
 static void lend_locked(struct db *db)
 {
 	db->want_lend = false;
-	if (!db->guard_held || !db->valid || !db->files_ok || db->mode != DB_MODE_WAL || !db_readers_locked(db) || !db_role_moves(db))
+	if (!db->guard_held || !db->valid || !db->files_ok || db->mode != DB_MODE_WAL || !db_readers_locked(db) ||
+	    !db_role_moves(db))
 		return;
 	db->up_state = UP_PUBLISH;
 	pthread_mutex_unlock(&db->mu);

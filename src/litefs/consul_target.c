@@ -161,10 +161,10 @@ static int take_default_address(struct consul_target *t, const char **ret_proble
 {
 	const char *address = env("CONSUL_HTTP_ADDR"), *ssl = env("CONSUL_HTTP_SSL");
 
-	*ret_problem = "https is not supported towards Consul (CONSUL_HTTP_SSL): give primary_url=, or a plain http:// agent";
+	*ret_problem = "CONSUL_HTTP_SSL: https is not supported towards Consul: give primary_url=, or an http:// agent";
 	if (ssl && strchr("1tT", *ssl))
 		return -EINVAL;
-	*ret_problem = "CONSUL_HTTP_ADDR: must be HOST:PORT, with or without http:// (https is not supported): give primary_url=";
+	*ret_problem = "CONSUL_HTTP_ADDR: must be HOST:PORT, or http://HOST:PORT, and not https: give primary_url=";
 	if (!address)
 		address = DEFAULT_ADDRESS;
 	if (!strncmp(address, "http://", 7))
@@ -172,13 +172,13 @@ static int take_default_address(struct consul_target *t, const char **ret_proble
 	return take_address(address, strlen(address), t);
 }
 
-static int take_url(const char *url, struct consul_target *t, char *prefix, size_t size, char *password, size_t password_size,
-		    const char **ret_problem)
+static int take_url(const char *url, struct consul_target *t, char *prefix, size_t size, char *password,
+		    size_t password_size, const char **ret_problem)
 {
 	size_t len = strcspn(url, "?#"), authority_len;
 	const char *authority, *at = NULL, *colon;
 
-	*ret_problem = "lease.consul.url: https is not supported towards Consul: give primary_url=, or a plain http:// agent";
+	*ret_problem = "lease.consul.url: https is not supported towards Consul: give primary_url=, or an http:// agent";
 	if (!strncasecmp(url, "https:", 6))
 		return -EINVAL;
 	*ret_problem = "lease.consul.url: must be http://HOST:PORT, with or without a path";

@@ -25,6 +25,7 @@ in front of a gateway; of what is said below of LiteFS, the same is true there.
 
 NetProxy is tests/proxy: the network itself, with delays, black holes and half-open connections.
 """
+import contextlib
 import os
 import select
 import signal
@@ -79,6 +80,13 @@ class FaultProxy:
             self.streams.clear()
         else:
             self.streams.set()
+
+    def cut(self):
+        """Ends all connections that there are now, in both directions."""
+        with self.mutex:
+            for sock in self.sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def add(self, action, **options):
         fault = Fault(action, **options)

@@ -4,12 +4,14 @@ ledger.judge() (failover.py) says what that means for each transaction and each 
 """
 import contextlib
 import json
+import os
+import signal
 import tempfile
 import time
 import types
 
 from cluster import SqlError, wait_until
-from failover import COUNTS, DB, Ledger, come_back, consul_cluster, end_takeover, kill_primary, promote
+from failover import COUNTS, DB, Ledger, Takeover, come_back, consul_cluster, end_takeover, kill_primary, promote
 from marks import bound, note, soak
 
 OPTS = {"commit_timeout": "6s", "halt_timeout": "3s"}
@@ -190,6 +192,36 @@ def kills_under_load(gateway, rounds, unreplicated, litefwd=False, expire=True):
         return counts
 
 
+def stopped_past_its_lease(gateway):
+    """kill -STOP in the middle of a COMMIT; another takes over; the old one goes on where it was, believing that it is primary."""
+    with consul_cluster(gateway=gateway, litefwd_opts=OPTS) as (cluster, fronts, _):
+        ledger = Ledger(cluster)
+        old = cluster.primary
+        for node in cluster.replicas:
+            ledger.start(node, "reader", 0.02)
+            ledger.write_until_ok(node, "before")
+        node, value = cluster.replicas[0], "sent to a primary that has stopped"
+        with node.conn(DB) as conn:
+            assert ledger.begin(conn, node, value) is not None
+            _, session = cluster.consul.holder()
+            takeover = Takeover(cluster, cluster.replicas, "stop past the lease")
+            os.kill(old.litefs.pid, signal.SIGSTOP)
+            try:
+                conn.send("COMMIT")
+                cluster.consul.expire(session)
+                fronts[old].cut()  # LiteFS would wait for a silent primary for ever
+                end_takeover(cluster, ledger, takeover)
+                ledger.commit(conn, value, sent=True)
+                for survivor in others(cluster, old):
+                    ledger.write_until_ok(survivor, "meanwhile")
+            finally:
+                os.kill(old.litefs.pid, signal.SIGCONT)
+        wait_until("the old primary follows the new one", lambda: old.info()["primary"]["hostname"] == cluster.primary.hostname, 60)
+        ledger.write_until_ok(old, "after")
+        ledger.stop()
+        ledger.judge(f"stopped past its lease, gateway {gateway}")
+
+
 def test_ledger__wrong_rows__told():
     """The judge itself: each way in which a promise can be broken is found."""
     node = types.SimpleNamespace(litefwd_text=lambda: "commit_unknown db=app.db txid=000000000000006c")
@@ -242,6 +274,13 @@ def test_consul__primary_killed_under_load_again_and_again__promises_hold():
         kills_under_load(gateway, 10, unreplicated=False)
         kills_under_load(gateway, 10, unreplicated=True)
         kills_under_load(gateway, 5, unreplicated=True, litefwd=True)
+
+
+@soak
+@bound(600)
+def test_consul__primary_stopped_past_its_lease__promises_hold():
+    for gateway in (False, True):
+        stopped_past_its_lease(gateway)
 
 
 @soak
