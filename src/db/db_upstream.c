@@ -177,6 +177,24 @@ static int begin_upstream_locked(struct db *db, struct upstream *up, int64_t unt
 	return err;
 }
 
+/*
+ * The primary, under its lock, stands before what a former one's gateway gave us: that was never replicated, and went with it.
+ * No LiteFS will bring it; a view that waited for it would be valid for ever, and no begin would ever find its position here.
+ */
+static void lose_behind_locked(struct db *db, struct pos pos)
+{
+	static struct log_limit limit;
+
+	if (log_allow(&limit, 1000))
+		log_warn("history_lost",
+			 "db=%s txid=%016" PRIx64 " shown=%016" PRIx64
+			 " do=\"a failover of LiteFS dropped what the old primary had not replicated\"",
+			 db->name, pos.txid, db->tip.txid);
+	db->behind_count = 0;
+	db->rebuild = true;
+	db_poison_locked(db);
+}
+
 static void begin_locked(struct db *db)
 {
 	int64_t start = clock_now_ns();
@@ -227,6 +245,8 @@ static void begin_locked(struct db *db)
 	db->turn_over = false;
 	set_hold_end_locked(db);
 	set_quota_locked(db, pos);
+	if (db->behind_count && pos.txid < db->tip.txid)
+		lose_behind_locked(db, pos);
 	db->stats.begin_ns += (uint64_t)(db->hold_since_ns - start);
 	if (up != db->self)
 		db_refuse_sessions_locked(db, -EHOSTUNREACH); /* no longer the primary */
