@@ -46,6 +46,8 @@ struct settings {
 	/* resolved by options_resolve() from the above and litefs.yml */
 	char *lease_hostname;
 	char *lease_url;
+	char *lease_consul_url; /* may hold a password */
+	char *lease_consul_key; /* NULL: no Consul lease, or primary_url= is given */
 };
 
 #endif

@@ -421,6 +421,9 @@ void db_role_changed(struct db *db)
 		upstream_abort(db->up);
 	db_refuse_sessions_locked(db, -EHOSTUNREACH); /* they ask whoever is the primary now */
 	db->gateway_retry_ns = 0;
+	db->role_changed_ns = clock_now_ns();
+	db->gate_retry_ns = 0;
+	db->gate_failures = 0;
 	pthread_cond_signal(&db->u_cond);
 	pthread_cond_signal(&db->g_cond);
 	pthread_mutex_unlock(&db->mu);
@@ -462,6 +465,7 @@ json_t *db_status(struct db *db)
 		NUMBER(bundles);
 		NUMBER(bundle_transactions);
 		NUMBER(refreshes);
+		NUMBER(lends);
 		NUMBER(refused);
 		NUMBER(not_committed);
 		NUMBER(unknown);

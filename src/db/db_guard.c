@@ -357,7 +357,10 @@ static void gap_locked(struct db *db)
 		db_send_writers_away_locked(db);
 	db->want_gap = false;
 	if (drain_locked(db, GATE_WAIT_NS) != 0) {
-		if (db->gateway && db->up_state == UP_IDLE && clock_now_ns() >= db->refresh_retry_ns) {
+		if (db->mode == DB_MODE_WAL && db->up_state == UP_IDLE && db_role_moves(db)) {
+			db->want_lend = true;
+			pthread_cond_signal(&db->u_cond);
+		} else if (db->gateway && db->up_state == UP_IDLE && clock_now_ns() >= db->refresh_retry_ns) {
 			db->want_refresh = true;
 			pthread_cond_signal(&db->u_cond);
 		}

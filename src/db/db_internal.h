@@ -60,7 +60,7 @@ enum up_state { UP_IDLE, UP_BEGIN, UP_PUBLISH, UP_HELD, UP_COMMIT, UP_END };
 struct db_stats {
 	uint64_t commits_remote, commits_self, commits_gateway, commits_empty;
 	uint64_t gateway_commits; /* of other nodes, here */
-	uint64_t bundles, bundle_transactions, refreshes;
+	uint64_t bundles, bundle_transactions, refreshes, lends;
 	uint64_t refused, not_committed, unknown;
 	uint64_t verdicts_committed, verdicts_not_committed, verdicts_none; /* of unknowns, later */
 	uint64_t begins, begin_failed, renewals, catchups, catchups_failed;
@@ -192,6 +192,7 @@ struct db {
 	bool reader_warned;
 	bool want_guard, want_gap, need_ckpt;
 	bool window; /* the guard is away, our own commit may come */
+	bool lending; /* a window in which no commit of ours is on its way: new readers wait for its end */
 	struct pos pending; /* in the window: the position after it */
 	unsigned ckpt_failures; /* in a row */
 	struct api *local_api; /* G's: checkpoint of LiteFS' WAL on the primary */
@@ -236,6 +237,8 @@ struct db {
 	/* ... and this node's at the primary's. */
 	struct upstream *gateway; /* NULL: none is configured */
 	int64_t gateway_retry_ns;
+	bool want_lend; /* a reader stays while LiteFS changes its role, for which it wants our locks */
+	int64_t role_changed_ns;
 	bool want_refresh; /* a reader stays, and keeps LiteFS here from applying what others write */
 	int64_t refresh_retry_ns;
 	bool turn_over; /* the gateway says that others wait, and this node has had its turn */
@@ -399,6 +402,10 @@ void db_disown_connections_locked(struct db *db);
  * -ENOENT: still not; else LiteFS is gone. In the window already, where a commit of ours creates it.
  */
 int db_appear(struct db *db, bool in_window);
+
+/* LiteFS here is neither primary nor connected to one. Takes no lock of db's. */
+bool db_role_moves(struct db *db);
+void db_lend_guard(struct db *db); /* up_state is UP_PUBLISH, the guard is held */
 /* The name has nothing behind it any more: an empty database, and no reader of it was there. */
 void db_vanish_locked(struct db *db);
 /* LiteFS' position after a drop: that of an empty database. */

@@ -162,7 +162,7 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 		return -EIO; /* the database has left WAL mode under an open connection */
 	if (db->gate_closed || db->poison || db->want_gap || db->switching || db->drop_call)
 		return DB_PARKED;
-	if (!(db->guard_held && db->valid) && !db->window)
+	if (!(db->guard_held && db->valid) && (!db->window || db->lending))
 		return DB_PARKED;
 	if (owner->hold_back_ns && in_queue_locked(db) && clock_now_ns() < owner->hold_back_ns)
 		return DB_PARKED;

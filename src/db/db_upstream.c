@@ -177,6 +177,24 @@ static int begin_upstream_locked(struct db *db, struct upstream *up, int64_t unt
 	return err;
 }
 
+/*
+ * The primary, under its lock, stands before what a former one's gateway gave us: that was never replicated, and went with it.
+ * No LiteFS will bring it; a view that waited for it would be valid for ever, and no begin would ever find its position here.
+ */
+static void lose_behind_locked(struct db *db, struct pos pos)
+{
+	static struct log_limit limit;
+
+	if (log_allow(&limit, 1000))
+		log_warn("history_lost",
+			 "db=%s txid=%016" PRIx64 " shown=%016" PRIx64
+			 " do=\"a failover of LiteFS dropped what the old primary had not replicated\"",
+			 db->name, pos.txid, db->tip.txid);
+	db->behind_count = 0;
+	db->rebuild = true;
+	db_poison_locked(db);
+}
+
 static void begin_locked(struct db *db)
 {
 	int64_t start = clock_now_ns();
@@ -229,6 +247,8 @@ static void begin_locked(struct db *db)
 	db->turn_over = false;
 	set_hold_end_locked(db);
 	set_quota_locked(db, pos);
+	if (db->behind_count && pos.txid < db->tip.txid)
+		lose_behind_locked(db, pos);
 	db->stats.begin_ns += (uint64_t)(db->hold_since_ns - start);
 	if (up != db->self)
 		db_refuse_sessions_locked(db, -EHOSTUNREACH); /* no longer the primary */
@@ -387,6 +407,22 @@ static void refresh_locked(struct db *db)
 	db->refresh_retry_ns = db->behind_count ? now + REFRESH_REST * (now - db->hold_since_ns) : 0;
 }
 
+/* Here, for upstream's worker alone opens windows. */
+static void lend_locked(struct db *db)
+{
+	db->want_lend = false;
+	if (!db->guard_held || !db->valid || !db->files_ok || db->mode != DB_MODE_WAL || !db_readers_locked(db) ||
+	    !db_role_moves(db))
+		return;
+	db->up_state = UP_PUBLISH;
+	pthread_mutex_unlock(&db->mu);
+	db_lend_guard(db);
+	pthread_mutex_lock(&db->mu);
+	db->up_state = UP_IDLE;
+	db_answer_writes_locked(db, 0);
+	pthread_cond_signal(&db->g_cond);
+}
+
 /* Returns when to look again. */
 static int64_t held_locked(struct db *db)
 {
@@ -455,6 +491,10 @@ void *db_upstream_main(void *arg)
 			}
 			if (db->want_begin && now >= db->pause_until_ns) {
 				begin_locked(db);
+				continue;
+			}
+			if (db->want_lend) {
+				lend_locked(db);
 				continue;
 			}
 			if (db->want_refresh) {

@@ -3,11 +3,13 @@
  * the guard is taken back. Readers go on meanwhile, by undo (I2).
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "db/db_commit.h"
 #include "db/db_internal.h"
 
 #define WIDEN_NS (15 * NS_PER_MS)
+#define LEND_MIN_NS (20 * NS_PER_MS) /* what a waiter needs that has waited for some 100 ms */
 
 int db_files_get(struct db *db)
 {
@@ -158,6 +160,52 @@ void db_close_window_locked(struct db *db, bool ours)
 	db->window = false;
 	pthread_cond_broadcast(&db->changed);
 	pthread_cond_signal(&db->g_cond);
+}
+
+bool db_role_moves(struct db *db)
+{
+	struct role_state *role = calloc(1, sizeof *role);
+	bool moves;
+
+	if (!role)
+		return false;
+	role_get(db->config->role, role);
+	moves = role->kind == ROLE_UNKNOWN && role->local_alive;
+	free(role);
+	return moves;
+}
+
+/*
+ * LiteFS takes all locks of each database when it loses its primary or its lease, and waits for them for ever before it
+ * follows anybody or takes over. It changes nothing meanwhile, so readers need not go: the guard does, for as long as
+ * LiteFS' waiter needs to look again, and as long as it has the locks then.
+ */
+void db_lend_guard(struct db *db)
+{
+	int64_t now = clock_now_ns(), until, since;
+	struct pos tip, pos;
+	bool ours;
+	int err;
+
+	pthread_mutex_lock(&db->mu);
+	tip = db->tip;
+	db->lending = true;
+	since = now - db->role_changed_ns;
+	pthread_mutex_unlock(&db->mu);
+	until = now + (since < 4 * LONG_PAUSE_NS ? LEND_MIN_NS : LONG_PAUSE_NS);
+	db_open_window(db, tip);
+	widen_window(db);
+	while (clock_now_ns() < until && !db->stop && db_role_moves(db))
+		clock_sleep_ns(NS_PER_MS / 2);
+	err = db_take_back_guard(db);
+	if (!err)
+		err = db_local_pos(db, &pos);
+	pthread_mutex_lock(&db->mu);
+	ours = !err && db_pos_fits_locked(db, pos);
+	db->stats.lends++;
+	db->lending = false;
+	db_close_window_locked(db, ours);
+	pthread_mutex_unlock(&db->mu);
 }
 
 /* Until LiteFS here stands at `after`, or at something else, or until_ns. 1 there, 0 not yet, -ESTALE elsewhere. */

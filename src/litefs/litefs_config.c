@@ -265,17 +265,27 @@ static int get(struct loader *l, const yaml_node_t *map, const char *key, int de
 	return 0;
 }
 
-/* SECTION.KEY as an owned string; NULL when absent or null. */
-static int take(struct loader *l, const yaml_node_t *root, const char *section, const char *key, char **ret)
+/* A section of map, NULL when absent or null. */
+static int section(struct loader *l, const yaml_node_t *map, const char *name, yaml_node_t **ret)
 {
-	yaml_node_t *map, *node;
-	int err = get(l, root, section, 0, &map);
+	int err = map ? get(l, map, name, 0, ret) : 0;
+
+	if (err || !map || is_null(*ret)) {
+		*ret = NULL;
+		return err;
+	}
+	return (*ret)->type == YAML_MAPPING_NODE ? 0 : bad(l, *ret, "must be a section of \"key: value\" lines");
+}
+
+/* The value of key in a section as an owned string; NULL when either is absent or null. */
+static int take(struct loader *l, const yaml_node_t *map, const char *key, char **ret)
+{
+	yaml_node_t *node;
+	int err;
 
 	*ret = NULL;
-	if (err || is_null(map))
-		return err;
-	if (map->type != YAML_MAPPING_NODE)
-		return bad(l, map, "must be a section of \"key: value\" lines");
+	if (!map)
+		return 0;
 	err = get(l, map, key, 0, &node);
 	if (err || is_null(node))
 		return err;
@@ -331,23 +341,34 @@ static int take_all(struct loader *l, const yaml_node_t *root)
 {
 	struct litefs_config *c = l->config;
 	char *addr = NULL;
-	int err;
+	const struct {
+		const char *section, *subsection, *key;
+		char **ret;
+	} values[] = {
+		{"fuse", NULL, "dir", &c->fuse_dir},
+		{"data", NULL, "dir", &c->data_dir},
+		{"lease", NULL, "type", &c->lease_type},
+		{"lease", NULL, "hostname", &c->lease_hostname},
+		{"lease", NULL, "advertise-url", &c->lease_advertise_url},
+		{"lease", "consul", "url", &c->lease_consul_url},
+		{"lease", "consul", "key", &c->lease_consul_key},
+		{"http", NULL, "addr", &addr},
+	};
+	int err = 0;
 
 	if (!root)
 		return bad(l, root, "the file is empty");
 	if (root->type != YAML_MAPPING_NODE)
 		return bad(l, root, "is no litefs.yml: it must be a mapping");
-	err = take(l, root, "fuse", "dir", &c->fuse_dir);
-	if (!err)
-		err = take(l, root, "data", "dir", &c->data_dir);
-	if (!err)
-		err = take(l, root, "lease", "type", &c->lease_type);
-	if (!err)
-		err = take(l, root, "lease", "hostname", &c->lease_hostname);
-	if (!err)
-		err = take(l, root, "lease", "advertise-url", &c->lease_advertise_url);
-	if (!err)
-		err = take(l, root, "http", "addr", &addr);
+	for (size_t i = 0; !err && i < sizeof values / sizeof values[0]; i++) {
+		yaml_node_t *map = NULL;
+
+		err = section(l, root, values[i].section, &map);
+		if (!err && values[i].subsection)
+			err = section(l, map, values[i].subsection, &map);
+		if (!err)
+			err = take(l, map, values[i].key, values[i].ret);
+	}
 	if (!err)
 		err = local_url_of(l, addr, &c->local_url);
 	free(addr);
@@ -409,5 +430,7 @@ void litefs_config_fini(struct litefs_config *config)
 	free(config->lease_type);
 	free(config->lease_hostname);
 	free(config->lease_advertise_url);
+	free(config->lease_consul_url);
+	free(config->lease_consul_key);
 	memset(config, 0, sizeof *config);
 }

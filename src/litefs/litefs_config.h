@@ -1,8 +1,8 @@
 /*
  * litefs_config: what litefwd needs of LiteFS' own litefs.yml (libyaml).
  *
- * Reads fuse.dir, http.addr, data.dir, lease.type, lease.hostname and
- * lease.advertise-url, with LiteFS' expansion of $VAR, ${VAR} and the
+ * Reads fuse.dir, http.addr, data.dir, lease.type, lease.hostname,
+ * lease.advertise-url, lease.consul.url and lease.consul.key, with LiteFS' expansion of $VAR, ${VAR} and the
  * ${VAR == 'x'} expressions; ignores the rest. Threads: any; reads a file.
  * Errors: negative errno of open/read; -EBADMSG with *ret_message (static or in
  * the object) naming line and what to do. Everything unchanged on error.
@@ -17,6 +17,8 @@ struct litefs_config {
 	char *lease_type; /* "static", "consul" */
 	char *lease_hostname;
 	char *lease_advertise_url;
+	char *lease_consul_url; /* may hold a password */
+	char *lease_consul_key;
 	char message[256]; /* of the last -EBADMSG */
 };
 

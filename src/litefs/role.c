@@ -17,6 +17,12 @@
  * attempt to connect (every second by default) names it for a moment: a name that comes after
  * none is believed when it is still there SETTLE_MS later. A static lease may have no
  * hostname at all: then "none" proves nothing, and a fixed URL is kept.
+ *
+ * With a Consul lease the URL of a hostname is asked of Consul: once for each name that
+ * LiteFS tells, after the role itself has been published, and again at a tick while there
+ * is no answer. LiteFS reads the same value before it names anybody, so the first answer
+ * is nearly always the one. Another hostname in it than LiteFS' proves nothing of the one
+ * that this node follows, and is no answer.
  */
 #include "litefs/role.h"
 
@@ -31,6 +37,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "litefs/api.h"
+#include "litefs/consul.h"
 #include "litefs/http.h"
 #include "litefs/role_events.h"
 #include "litefs/url.h"
@@ -38,6 +45,9 @@
 #define INFO_TIMEOUT_MS 2000
 #define TICK_MS 1000
 #define SETTLE_MS 20
+#define CONSUL_TIMEOUT_MS 1000
+#define CONSUL_PAUSE_MIN_MS 500 /* between attempts for one name; doubles */
+#define CONSUL_PAUSE_MAX_MS 8000
 #define BACKOFF_MIN_MS 20
 #define BACKOFF_MAX_MS 1000
 
@@ -45,6 +55,7 @@ struct role {
 	struct role_config config;
 	struct api *api; /* for /info */
 	struct http *stream; /* for /events */
+	struct consul *consul; /* NULL: no Consul lease, or not needed */
 	pthread_t thread;
 	atomic_bool stop;
 
@@ -55,6 +66,11 @@ struct role {
 	bool had_init; /* this stream gave its first event */
 	int ticks; /* of this stream */
 	int info_failures;
+	struct consul_primary consul_said; /* "": nothing yet */
+	char consul_asked[256]; /* the name that Consul was last asked about ... */
+	bool consul_owes; /* ... without a good answer ... */
+	int64_t consul_next_ns; /* ... and when again */
+	int consul_pause_ms;
 
 	/* mutex: L2, taken last; never held across the network or on_change */
 	pthread_mutex_t mutex;
@@ -98,6 +114,14 @@ static bool resolve(struct role *role)
 	static struct log_limit limit;
 	char clean[256];
 
+	if (role->consul) {
+		bool known = next->primary_hostname[0] &&
+			     !strcmp(next->primary_hostname, role->consul_said.hostname);
+
+		/* Not known: ask_consul() comes after this. */
+		snprintf(next->primary_url, sizeof next->primary_url, "%s", known ? role->consul_said.url : "");
+		return known;
+	}
 	/* Another hostname than litefs.yml's: LiteFS was restarted with another litefs.yml than the one we read. */
 	if (!source && (!config->lease_hostname || !config->lease_hostname[0] || !next->primary_hostname[0] ||
 			!strcmp(config->lease_hostname, next->primary_hostname)))
@@ -135,6 +159,51 @@ static void set_role(struct role *role, bool is_primary, const char *hostname)
 	if (next->kind == ROLE_REPLICA && role->config.gateway_url &&
 	    role_expand_url(role->config.gateway_url, hostname, next->gateway_url, sizeof next->gateway_url))
 		next->gateway_url[0] = 0;
+}
+
+static void note_consul(const struct role *role, int err, const struct consul_primary *said)
+{
+	static struct log_limit limit;
+	char host[256], other[256];
+
+	if (atomic_load(&role->stop) || !log_allow(&limit, 60000))
+		return;
+	log_warn("primary_url_unknown", "hostname=\"%s\" consul_hostname=\"%s\" err=%d text=\"%s\" do=\"%s\"",
+		 log_clean(host, sizeof host, role->next.primary_hostname), log_clean(other, sizeof other, said->hostname),
+		 -err, err ? consul_error(role->consul) : "",
+		 err ? "is Consul there, as lease.consul of litefs.yml has it?" : "wait: a change of primary goes on");
+}
+
+/*
+ * Blocks. The URL of the primary in next from Consul, where it is not known: told is true
+ * if LiteFS has just named it, so that what was known may be old.
+ */
+static void ask_consul(struct role *role, bool told)
+{
+	struct role_state *next = &role->next;
+	struct consul_primary said = {0};
+	int err;
+
+	if (!role->consul || next->kind != ROLE_REPLICA || !next->primary_hostname[0])
+		return;
+	if (told || strcmp(role->consul_asked, next->primary_hostname)) {
+		role->consul_pause_ms = CONSUL_PAUSE_MIN_MS;
+		snprintf(role->consul_asked, sizeof role->consul_asked, "%s", next->primary_hostname);
+	} else if (!role->consul_owes || clock_now_ns() < role->consul_next_ns) {
+		return;
+	}
+	err = consul_primary(role->consul, CONSUL_TIMEOUT_MS, &said);
+	role->consul_next_ns = clock_now_ns() + role->consul_pause_ms * NS_PER_MS;
+	role->consul_owes = err || strcmp(said.hostname, next->primary_hostname) != 0;
+	if (!role->consul_owes) {
+		role->consul_said = said;
+		resolve(role);
+		return;
+	}
+	/* Where Consul is away, an answer of before is the best there is: whoever is there is asked who it is. */
+	if (role->consul_pause_ms < CONSUL_PAUSE_MAX_MS)
+		role->consul_pause_ms *= 2;
+	note_consul(role, err, &said);
 }
 
 static void set_dead(struct role *role)
@@ -196,9 +265,13 @@ static int on_event(void *ctx, const struct role_event *event)
 		pause_ms(role, SETTLE_MS);
 		if (ask_info(role, true))
 			set_role(role, false, "");
+		ask_consul(role, true);
 	} else {
 		/* The role is news already; what /info adds may take longer. */
 		if (role->state.local_alive)
+			publish(role);
+		ask_consul(role, true);
+		if (role->consul && role->state.local_alive)
 			publish(role);
 		ask_info(role, false);
 	}
@@ -220,8 +293,10 @@ static int on_tick(void *ctx)
 	role->ticks++;
 	if (!role->had_init)
 		return role->ticks >= 2 ? -EIO : 0;
-	if (ask_info(role, true) == 0)
+	if (ask_info(role, true) == 0) {
+		ask_consul(role, false);
 		publish(role);
+	}
 	return role->info_failures >= 2 ? -EIO : 0;
 }
 
@@ -274,6 +349,8 @@ static void *run(void *arg)
 			note_outage(role, err);
 		}
 		publish(role);
+		ask_consul(role, false);
+		publish(role);
 		if (err || broke) {
 			pause_ms(role, backoff);
 			backoff = backoff * 2 < BACKOFF_MAX_MS ? backoff * 2 : BACKOFF_MAX_MS;
@@ -302,10 +379,26 @@ static void release(struct role *role)
 {
 	api_free(role->api);
 	http_free(role->stream);
+	consul_free(role->consul);
 	role_events_fini(&role->events);
 	pthread_cond_destroy(&role->changed);
 	pthread_mutex_destroy(&role->mutex);
 	free(role);
+}
+
+static int consul_open(const struct role_config *config, struct consul **ret)
+{
+	struct consul_target target;
+	const char *problem;
+	int err;
+
+	if (!config->consul_key || config->primary_url)
+		return 0;
+	err = consul_target_parse(config->consul_url, config->consul_key, &target, &problem);
+	if (!err)
+		err = consul_new(&target, ret);
+	explicit_bzero(&target, sizeof target);
+	return err;
 }
 
 int role_start(const struct role_config *config, struct role **ret)
@@ -322,7 +415,8 @@ int role_start(const struct role_config *config, struct role **ret)
 	if (!role)
 		return -ENOMEM;
 	role->config = *config;
-	role->hostnames_seen = !config->primary_url && config->lease_hostname && config->lease_hostname[0];
+	role->hostnames_seen = !config->primary_url &&
+			       (config->consul_key || (config->lease_hostname && config->lease_hostname[0]));
 	atomic_init(&role->stop, false);
 	atomic_init(&role->epoch, 0);
 	pthread_mutex_init(&role->mutex, NULL);
@@ -335,6 +429,8 @@ int role_start(const struct role_config *config, struct role **ret)
 	err = api_new(config->litefs_url, config->node_id, &role->api);
 	if (!err)
 		err = http_new(config->litefs_url, header, &role->stream);
+	if (!err)
+		err = consul_open(config, &role->consul);
 	if (!err)
 		err = pthread_create(&role->thread, NULL, run, role) ? -ENOMEM : 0;
 	if (err) {
@@ -355,6 +451,8 @@ void role_stop(struct role *role)
 	pthread_mutex_unlock(&role->mutex);
 	http_abort(role->stream);
 	api_abort(role->api);
+	if (role->consul)
+		consul_abort(role->consul);
 	pthread_join(role->thread, NULL);
 	release(role);
 }

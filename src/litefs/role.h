@@ -4,12 +4,13 @@
  * A thread of its own follows GET /events of the local LiteFS ("init",
  * "primaryChange"), asks /info when the stream begins or breaks, and resolves the
  * primary's URL from the sources of DESIGN: primary_url= (a template with
- * {hostname}), else litefs.yml's static lease. It keeps the answer, so that asking
+ * {hostname}), else litefs.yml's static lease, else what its Consul lease says of the
+ * hostname that LiteFS names. It keeps the answer, so that asking
  * costs a mutex and no network. It refuses to know databases.
  *
  * Threads: role_get from any, never blocks on the network; on_change is called from
  * role's thread, must not call role_start/role_stop, and may take the caller's locks.
- * Errors of role_start: -ENOMEM, -EINVAL (a template without a usable URL).
+ * Errors of role_start: -ENOMEM, -EINVAL (a template without a usable URL, a Consul that cannot be asked).
  */
 #ifndef LITEFWD_LITEFS_ROLE_H
 #define LITEFWD_LITEFS_ROLE_H
@@ -43,6 +44,8 @@ struct role_config {
 	const char *gateway_url; /* template, or NULL */
 	const char *lease_hostname; /* static lease of litefs.yml: lease.hostname and ... */
 	const char *lease_url; /* ... lease.advertise-url; NULL: none */
+	const char *consul_url; /* Consul lease of litefs.yml: lease.consul.url, may be NULL, and ... */
+	const char *consul_key; /* ... lease.consul.key; NULL: none. Asked where primary_url is NULL */
 	uint64_t node_id; /* ours, for Litefs-Id */
 	void (*on_change)(void *ctx, const struct role_state *state);
 	void *ctx;

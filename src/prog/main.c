@@ -283,6 +283,8 @@ static int serve(const struct settings *opt, int ready_fd)
 		.gateway_url = opt->gateway_url,
 		.lease_hostname = opt->lease_hostname,
 		.lease_url = opt->lease_url,
+		.consul_url = opt->lease_consul_url,
+		.consul_key = opt->lease_consul_key,
 		.node_id = random_u64(),
 		.on_change = on_role_change,
 		.ctx = &link,
@@ -346,7 +348,7 @@ static int check_and_serve(struct settings *opt)
 		return EXIT_NO_LITEFS;
 	if (mount_check_mountpoint(opt) || mount_check_lock(opt, &lock_fd))
 		return EXIT_FAILED;
-	if (!opt->primary_url && !opt->lease_url)
+	if (!opt->primary_url && !opt->lease_url && !opt->lease_consul_key)
 		fputs("litefwd: neither primary_url= nor litefs_config= is given: "
 		      "while this node is a replica, nothing can be written here\n", stderr);
 	if (!opt->foreground && (ready_fd = daemon_fork()) < 0)

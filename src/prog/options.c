@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "litefs/consul.h"
 #include "litefs/litefs_config.h"
 #include "litefs/role.h"
 #include "litefs/url.h"
@@ -396,6 +397,8 @@ void options_fini(struct settings *opt)
 	free(opt->mountpoint);
 	free(opt->lease_hostname);
 	free(opt->lease_url);
+	free(opt->lease_consul_url);
+	free(opt->lease_consul_key);
 	for (size_t i = 0; i < OPTIONS; i++) {
 		switch (options_table[i].kind) {
 		case OPT_STRING:
@@ -507,6 +510,19 @@ static void fill(char **to, char **from)
 	*from = NULL;
 }
 
+/* Not the URL itself in the complaint: it may hold a password. */
+static int check_consul(const struct settings *opt, const struct litefs_config *config)
+{
+	struct consul_target target;
+	const char *problem;
+	int ret = consul_target_parse(config->lease_consul_url, config->lease_consul_key, &target, &problem);
+
+	if (ret)
+		complain("%s: %s", opt->litefs_config, problem);
+	explicit_bzero(&target, sizeof target);
+	return ret;
+}
+
 static int resolve_config(struct settings *opt)
 {
 	struct litefs_config config = {0};
@@ -522,9 +538,15 @@ static int resolve_config(struct settings *opt)
 	if (config.lease_type && !strcmp(config.lease_type, "static")) {
 		fill(&opt->lease_hostname, &config.lease_hostname);
 		fill(&opt->lease_url, &config.lease_advertise_url);
-	} else if (!opt->primary_url) {
-		complain("%s: this litefwd finds the primary by a static lease only, and the lease is \"%s\": "
-			 "say where it is with -o primary_url=http://{hostname}:20202",
+	} else if (opt->primary_url) {
+		; /* it wins, and Consul is never asked */
+	} else if (config.lease_type && !strcmp(config.lease_type, "consul")) {
+		ret = check_consul(opt, &config);
+		fill(&opt->lease_consul_url, &config.lease_consul_url);
+		fill(&opt->lease_consul_key, &config.lease_consul_key);
+	} else {
+		complain("%s: the lease is neither \"static\" nor \"consul\" but \"%s\": "
+			 "say where the primary is with -o primary_url=http://{hostname}:20202",
 			 opt->litefs_config, config.lease_type ? config.lease_type : "");
 		ret = -EINVAL;
 	}

@@ -11,11 +11,13 @@ Promises:
   all end in close(); if the harness itself is killed by -9, a small watcher process notices
   (its stdin ends) and does the same. Processes are found by id: each one carries
   LITEFWD_CLUSTER_DIR=<private directory> in its environment.
+- With consul=True LiteFS' leases are a real Consul's (an agent in development mode on 127.0.0.1, with ports of its own and
+  its data in memory), every node is a candidate, and Cluster.primary is whoever find_primary() last saw.
 - The end of every `with` block asserts that each LiteFS and litefwd that the test did not
   end itself is still alive, that litefwd ends with 0 on SIGTERM, and that no log
   contains a suspicious word.
 
-Environment: LITEFS, LITEFWD (binaries), TEST_BIN (build tree's tests directory: C clients in clients/),
+Environment: LITEFS, LITEFWD, CONSUL (binaries), TEST_BIN (build tree's tests directory: C clients in clients/),
 LITEFWD_TEST_LOGS (where logs are kept), LITEFWD_TEST_SLOW (a factor on every time bound), sanitizers'
 *_OPTIONS (passed through). LITEFWD_TEST_DIRECT=1: no litefwd; what would use a litefwd mount uses the primary's
 LiteFS mount, the control experiment that shows what a test says of LiteFS alone.
@@ -24,6 +26,7 @@ The harness never opens a database in its own process: POSIX locks belong to pro
 and a file system that hangs would hang the harness. SQL runs in children, see Conn.
 """
 import atexit
+import base64
 import contextlib
 import json
 import os
@@ -205,6 +208,58 @@ class Port:
         self.sockets = []
 
 
+# ---------------------------------------------------------------- Consul
+
+class Consul:
+    """One agent. ttl: of LiteFS' leases, seconds; Consul takes a lease for dead after twice that."""
+
+    def __init__(self, cluster, ttl):
+        self.cluster = cluster
+        self.ttl = max(1, round(ttl * slow_factor()))
+        self.key = "litefs/primary"
+        self.log = os.path.join(cluster.logs, "consul.log")
+        self.ports = []
+        for _ in range(5):  # a UDP port of the same number may be taken
+            self.close_ports()
+            self.ports = [Port(["127.0.0.1"]) for _ in range(3)]
+            http, server, serf = (port.number for port in self.ports)
+            self.url = f"http://127.0.0.1:{http}"
+            settings = (f"ports {{ http = {http} server = {server} serf_lan = {serf} serf_wan = -1 dns = -1 grpc = -1 https = -1 }} "
+                        f'disable_update_check = true session_ttl_min = "1s" leave_on_terminate = false')
+            self.process = cluster.spawn([find_binary("CONSUL", "tests/bin/consul"), "agent", "-dev", "-node=test", "-bind=127.0.0.1",
+                                          "-client=127.0.0.1", "-log-level=warn", "-hcl=" + settings], log=self.log)
+            wait_until("Consul is ready or has ended", lambda: self.process.poll() is not None or self._has_leader(), 60)
+            if self.process.poll() is None:
+                return
+        raise HarnessError(f"Consul does not start:\n{_text(self.log)[-2000:]}")
+
+    def close_ports(self):
+        for port in self.ports:
+            port.close()
+
+    def request(self, method, path, body=None):
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(urllib.request.Request(self.url + path, data=body, method=method), timeout=10 * slow_factor()) as answer:
+            return answer.read()
+
+    def _has_leader(self):
+        return json.loads(self.request("GET", "/v1/status/leader")) != ""
+
+    def holder(self):
+        """(the key's value decoded, its session), (None, None) where nobody has the lease."""
+        try:
+            entry = json.loads(self.request("GET", "/v1/kv/" + self.key))[0]
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None, None
+            raise
+        return json.loads(base64.b64decode(entry["Value"])), entry.get("Session")
+
+    def expire(self, session):
+        """What Consul does by itself with the session of a LiteFS that is gone, after twice the TTL."""
+        self.request("PUT", "/v1/session/destroy/" + session)
+
+
 # ---------------------------------------------------------------- SQL in children
 
 class SqlError(Exception):
@@ -328,6 +383,7 @@ class Node:
         self.address = f"127.0.0.{index + 2}"
         self.hostname = self.address
         self.url = f"http://{self.address}:{cluster.port.number}"
+        self.advertise_url = self.url  # what its LiteFS tells Consul: a proxy's, perhaps
         self.gateway = False  # its litefwd answers other nodes'
         self.gateway_url = None  # where its litefwd asks: a template, or a proxy's
         self.gateway_secret = None  # a file
@@ -352,9 +408,33 @@ class Node:
     def is_primary(self):
         return self.cluster.primary is self
 
+    @property
+    def config_path(self):
+        return os.path.join(self.base, "litefs.yml")
+
+    def lease_config(self):
+        consul = self.cluster.consul
+        if consul:
+            return f"""  type: consul
+  hostname: "{self.hostname}"
+  advertise-url: "{self.advertise_url}"
+  candidate: true
+  reconnect-delay: 200ms
+  consul:
+    url: "{consul.url}"
+    key: "{consul.key}"
+    ttl: {consul.ttl}s
+    lock-delay: 1s
+"""
+        return f"""  type: static
+  hostname: "{self.cluster.primary.hostname}"
+  advertise-url: "{self.cluster.primary.url}"
+  candidate: {str(self.is_primary).lower()}
+  reconnect-delay: 200ms
+"""
+
     def write_config(self):
-        primary = self.cluster.primary
-        path = os.path.join(self.base, "litefs.yml")
+        path = self.config_path
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"""fuse:
   dir: "{self.litefs_dir}"
@@ -364,12 +444,7 @@ data:
 http:
   addr: "{self.address}:{self.cluster.port.number}"
 lease:
-  type: static
-  hostname: "{primary.hostname}"
-  advertise-url: "{primary.url}"
-  candidate: {str(self.is_primary).lower()}
-  reconnect-delay: 200ms
-""")
+{self.lease_config()}""")
         return path
 
     def start_litefs(self, wait=True):
@@ -386,9 +461,10 @@ lease:
             if self.litefs.poll() is not None:
                 raise HarnessError(f"LiteFS n{self.index} ended with {self.litefs.returncode}:\n{self.litefs_text()[-2000:]}")
             info = self.info()
-            if info.get("isPrimary") != self.is_primary or not is_mounted(self.litefs_dir):
+            primary = info.get("isPrimary") if self.cluster.consul else self.is_primary
+            if info.get("isPrimary") != primary or not is_mounted(self.litefs_dir):
                 return False
-            return self.is_primary or os.path.exists(os.path.join(self.litefs_dir, ".primary"))
+            return primary or os.path.exists(os.path.join(self.litefs_dir, ".primary"))
         wait_until(f"LiteFS n{self.index} is ready", ready, timeout)
 
     def stop_litefs(self):
@@ -418,6 +494,8 @@ lease:
             "state_dir": self.state_dir,
             "spool_dir": self.spool_dir,
         }
+        if self.cluster.consul:  # where the primary is must come from there
+            options.update(primary_url=None, litefs_config=self.config_path)
         if self.gateway:
             options["gateway"] = f"{self.address}:{self.cluster.gateway_port.number}"
         options["gateway_url"], options["gateway_secret"] = self.gateway_url, self.gateway_secret
@@ -574,10 +652,11 @@ class Cluster:
     gateway: True: each node's litefwd has one and asks the primary's; {"serve": indices, "ask": indices} for a mixed cluster;
     all of it can be changed per node before a litefwd is started (Node.gateway, gateway_url, write_secret). secret: a text, for all.
     env: for the started litefwds and clients, beside the caller's environment.
+    consul: True: LiteFS' leases are a Consul's, with a TTL of consul_ttl seconds.
     """
 
     def __init__(self, n=3, litefwd=True, compress=True, litefwd_opts=None, env=None, litefwd_binary=None,
-                 gateway=False, secret=None):
+                 gateway=False, secret=None, consul=False, consul_ttl=4):
         _install_signal_handlers()
         self.litefs_binary = find_binary("LITEFS", "tests/bin/litefs")
         self.direct_only = os.environ.get("LITEFWD_TEST_DIRECT") == "1"
@@ -600,9 +679,12 @@ class Cluster:
         _open_clusters.append(self)
         self.port = Port([f"127.0.0.{i + 2}" for i in range(n)])
         self.gateway_port = Port([f"127.0.0.{i + 2}" for i in range(n)])
+        self.front_port = Port([f"127.0.0.{i + 2}" for i in range(n)])  # for proxies in front of the gateways
         self.gateway_template = f"http://{{hostname}}:{self.gateway_port.number}"
         self.nodes = [Node(self, i) for i in range(n)]
         self.primary = self.nodes[0]
+        self.consul = None
+        self.consul_ttl = consul_ttl if consul else None
         gateway = gateway or bool(os.environ.get("LITEFWD_TEST_GATEWAY"))
         roles = gateway if isinstance(gateway, dict) else {"serve": range(n), "ask": range(n)} if gateway else {}
         for node in self.nodes:
@@ -618,6 +700,8 @@ class Cluster:
     # -- life
 
     def start(self):
+        if self.consul_ttl:
+            self.consul = Consul(self, self.consul_ttl)
         self.start_litefs()
         if self.with_litefwd:
             self.start_litefwd()
@@ -634,6 +718,18 @@ class Cluster:
             node.start_litefwd(wait=False, **more)
         for node in self.nodes:
             node.wait_litefwd()
+
+    def find_primary(self, timeout=90, but=None):
+        """Waits until a node (another than but) says that it is primary; it is cluster.primary then."""
+        def look():
+            for node in self.nodes:
+                if node.litefs and node is not but:
+                    with contextlib.suppress(OSError):
+                        if node.info()["isPrimary"]:
+                            return node
+            return None
+        self.primary = wait_until("there is a primary", look, timeout)
+        return self.primary
 
     def swap_primary(self, primary, db=None):
         """
@@ -669,7 +765,8 @@ class Cluster:
         try:
             self.check_alive("at the end of the test")
             for child in self.children:
-                if child.poll() is None and child not in [n.litefs for n in self.nodes] + [n.litefwd for n in self.nodes]:
+                kept = [n.litefs for n in self.nodes] + [n.litefwd for n in self.nodes] + [self.consul and self.consul.process]
+                if child.poll() is None and child not in kept:
                     child.kill()
             for node in self.nodes:
                 if node.litefwd:
@@ -697,6 +794,9 @@ class Cluster:
             self.check_logs()
             self.port.close()
             self.gateway_port.close()
+            self.front_port.close()
+            if self.consul:
+                self.consul.close_ports()
             with contextlib.suppress(OSError):
                 self.watcher.stdin.write(b"done")
                 self.watcher.stdin.close()

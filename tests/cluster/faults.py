@@ -17,11 +17,15 @@ its connection, LiteFS sees its own end. What a fault does to the request that i
     stall_body     the header and the first fault.bytes bytes of the body; the rest after fault.release.set()
     answer         fault.answer (bytes, a whole HTTP response) instead of LiteFS'
 
+A LiteFS that follows its primary through the proxy (HTTP/2) is passed on byte by byte; hold_streams() lets nothing more
+through to those that do, and what was held is lost if their primary goes. listen: where it is, if not on a port of its own.
+
 Every request seen is in proxy.requests: (method, path, query dict). FaultProxy(node, port=cluster.gateway_port) is
 in front of a gateway; of what is said below of LiteFS, the same is true there.
 
 NetProxy is tests/proxy: the network itself, with delays, black holes and half-open connections.
 """
+import contextlib
 import os
 import select
 import signal
@@ -41,6 +45,11 @@ class Fault:
         self.hits = 0
         self.seen = threading.Event()  # set with the first hit
         self.release = threading.Event()
+        self.lost = False  # what is held is lost at the release, with its connection
+
+    def lose(self):
+        self.lost = True
+        self.release.set()
 
     def matches(self, method, path):
         return self.hits < self.times and self.method in (None, method) and self.path in (None, path)
@@ -51,17 +60,33 @@ class Closed(Exception):
 
 
 class FaultProxy:
-    def __init__(self, node, port=None):
+    def __init__(self, node, port=None, listen=("127.0.0.1", 0)):
         self.target = (node.address, (port or node.cluster.port).number)
         self.listener = socket.socket()
-        self.listener.bind(("127.0.0.1", 0))
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(listen)
         self.listener.listen(64)
-        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.url = "http://%s:%d" % self.listener.getsockname()
         self.faults = []
         self.requests = []
         self.mutex = threading.Lock()
         self.closing = threading.Event()
         self.sockets = set()
+        self.streams = threading.Event()
+        self.streams.set()
+
+    def hold_streams(self, hold=True):
+        if hold:
+            self.streams.clear()
+        else:
+            self.streams.set()
+
+    def cut(self):
+        """Ends all connections that there are now, in both directions."""
+        with self.mutex:
+            for sock in self.sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def add(self, action, **options):
         fault = Fault(action, **options)
@@ -79,6 +104,7 @@ class FaultProxy:
 
     def __exit__(self, *_):
         self.closing.set()
+        self.streams.set()
         for fault in self.faults:
             fault.release.set()
         self.listener.close()
@@ -105,6 +131,14 @@ class FaultProxy:
             buffer = b""
             while True:
                 head, buffer = self._head(client, buffer)
+                if head.startswith(b"PRI * HTTP/2"):
+                    server = socket.create_connection(self.target, 5)
+                    server.settimeout(None)
+                    with self.mutex:
+                        self.sockets.add(server)
+                    server.sendall(head + buffer)
+                    self._pump(client, server, self.streams)
+                    return
                 method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
                 url = urllib.parse.urlsplit(target)
                 length = int(_header(head, "content-length") or 0)
@@ -152,7 +186,7 @@ class FaultProxy:
                     self._pump(client, server)
                     return
                 self._answer(client, server, action, fault)
-                if action == "drop_answer":
+                if action == "drop_answer" or (fault and fault.lost):
                     return
         except (Closed, OSError, ValueError):
             pass
@@ -183,6 +217,8 @@ class FaultProxy:
         if action == "hold_answer":
             fault.seen.set()
             self._wait(fault, client)
+            if fault.lost:
+                return
         client.sendall(head + body)
 
     def _wait(self, fault, client):
@@ -214,12 +250,20 @@ class FaultProxy:
         return data
 
     @staticmethod
-    def _pump(client, server):
+    def _pump(client, server, may_pass=None):
         while True:
             for sock in select.select([client, server], [], [])[0]:
                 data = sock.recv(1 << 16)
                 if not data:
                     return
+                if sock is server and may_pass and not may_pass.is_set():
+                    held = [data]
+                    while not may_pass.wait(0.02):
+                        if select.select([server], [], [], 0)[0]:
+                            held.append(server.recv(1 << 16))
+                            if not held[-1]:
+                                return
+                    data = b"".join(held)
                 (server if sock is client else client).sendall(data)
 
 

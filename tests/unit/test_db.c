@@ -786,6 +786,102 @@ static void foreign__somebody_reads__kept_out(void **state)
 	close_client(c, 1);
 }
 
+static void set_role(struct ctx *c, enum role_kind kind)
+{
+	pthread_mutex_lock(&c->role.mutex);
+	c->role.state.kind = kind;
+	c->role.state.local_alive = true;
+	c->role.state.epoch++;
+	pthread_mutex_unlock(&c->role.mutex);
+	db_role_changed(c->db);
+}
+
+/* LiteFS' Recover: all locks of the database, for a moment, however long they must be waited for. */
+static void recover(struct ctx *c)
+{
+	int64_t until = clock_now_ns() + LONG_NS;
+	bool had = false;
+
+	while (!had && clock_now_ns() < until) {
+		had = lock_all(c, F_WRLCK);
+		if (!had)
+			clock_sleep_ns(2 * NS_PER_MS);
+	}
+	lock_all(c, F_UNLCK);
+	assert_true(had);
+}
+
+/* The last lend is over, and none is to come. */
+static void wait_idle(struct ctx *c)
+{
+	int64_t until = clock_now_ns() + LONG_NS;
+	bool idle = false;
+
+	while (!idle && clock_now_ns() < until) {
+		json_t *o = db_status(c->db);
+
+		idle = !strcmp(json_string_value(json_object_get(o, "upstream")), "idle") && json_is_true(json_object_get(o, "guard_held"));
+		json_decref(o);
+		clock_sleep_ns(NS_PER_MS);
+	}
+	assert_true(idle);
+}
+
+static void role_changes__reader_stays__litefs_gets_its_locks_and_the_snapshot_is_kept(void **state)
+{
+	struct ctx *c = *state;
+
+	open_client(c, 1);
+	open_client(c, 2);
+	begin_read(c, 1);
+	assert_int_equal(view(c), 'a');
+	for (int i = 0; i < 3; i++) {
+		set_role(c, ROLE_UNKNOWN);
+		recover(c);
+		recover(c); /* of the next attempt to find a primary */
+		assert_int_equal(view(c), 'a');
+		begin_read(c, 2); /* others begin to read meanwhile */
+		end_read(c, 2);
+		set_role(c, i == 1 ? ROLE_PRIMARY : ROLE_REPLICA);
+		assert_int_equal(view(c), 'a');
+	}
+	assert_true(stat_of(c, "lends") > 0);
+	wait_idle(c);
+	foreign(c, 'x', true); /* the reader keeps it out again */
+	clock_sleep_ns(30 * NS_PER_MS);
+	assert_int_equal(file(c), 'a');
+	assert_int_equal(view(c), 'a');
+	end_read(c, 1);
+	wait_applied(c, 1);
+	begin_read(c, 1);
+	assert_int_equal(view(c), 'x');
+	end_read(c, 1);
+	close_client(c, 1);
+	close_client(c, 2);
+}
+
+static void role_changes__foreign_comes_meanwhile__reader_told(void **state)
+{
+	struct ctx *c = *state;
+
+	open_client(c, 1);
+	begin_read(c, 1);
+	assert_int_equal(view(c), 'a');
+	foreign(c, 'x', true); /* waits for the reader, but there is a lend to come */
+	set_role(c, ROLE_UNKNOWN);
+	wait_applied(c, 1);
+	assert_int_equal(view(c), -ESTALE);
+	end_read(c, 1);
+	set_role(c, ROLE_REPLICA);
+	begin_read(c, 1);
+	assert_int_equal(view(c), 'x');
+	end_read(c, 1);
+	begin_write(c, 1);
+	assert_int_equal(commit(c, 1, 'y'), 0);
+	end_write(c, 1);
+	close_client(c, 1);
+}
+
 static void write__behind_the_primary__busy_until_caught_up(void **state)
 {
 	struct ctx *c = *state;
@@ -1109,6 +1205,8 @@ int main(void)
 		TEST(fold__all_gone__header_first_then_the_changed_pages),
 		TEST(foreign__nobody_reads__found_at_the_next_lock),
 		TEST(foreign__somebody_reads__kept_out),
+		TEST(role_changes__reader_stays__litefs_gets_its_locks_and_the_snapshot_is_kept),
+		TEST(role_changes__foreign_comes_meanwhile__reader_told),
 		TEST(write__behind_the_primary__busy_until_caught_up),
 		TEST(commit__lost_before_the_primary_had_it__eio_and_nothing_changed),
 		TEST(commit__answer_lost_and_replicated__success),

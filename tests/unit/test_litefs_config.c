@@ -52,8 +52,30 @@ static void load__usual_file__its_values(void **state)
 	assert_string_equal(c.lease_type, "static");
 	assert_string_equal(c.lease_hostname, "n1");
 	assert_string_equal(c.lease_advertise_url, "http://n1:20203");
+	assert_string_equal(c.lease_consul_url, "http://c:8500");
+	assert_null(c.lease_consul_key);
 	litefs_config_fini(&c);
 	assert_null(c.fuse_dir);
+	litefs_config_fini(&c);
+}
+
+static void load__consul_lease__its_values_expanded(void **state)
+{
+	struct litefs_config c = {0};
+
+	(void)state;
+	setenv("LFT_CONSUL", "http://:tok@c:8500/p", 1);
+	setenv("LFT_APP", "app", 1);
+	assert_int_equal(load_text("lease:\n  type: consul\n  advertise-url: http://n1:20203\n"
+				   "  consul:\n    url: \"${LFT_CONSUL}\"\n    key: \"litefs/${LFT_APP}\"\n    ttl: 10s\n",
+				   &c),
+			 0);
+	assert_string_equal(c.lease_type, "consul");
+	assert_string_equal(c.lease_consul_url, "http://:tok@c:8500/p");
+	assert_string_equal(c.lease_consul_key, "litefs/app");
+	litefs_config_fini(&c);
+	assert_int_equal(load_text("lease: {type: consul, consul: ~}\n", &c), 0);
+	assert_null(c.lease_consul_key);
 	litefs_config_fini(&c);
 }
 
@@ -194,6 +216,9 @@ static void load__no_litefs_yml__ebadmsg_and_unchanged(void **state)
 		{"just text", "mapping"},
 		{"fuse: [1, 2]\n", "line 1"},
 		{"fuse:\n  dir: [a]\n", "line 2"},
+		{"lease:\n  consul: x\n", "line 2"},
+		{"lease:\n  consul:\n    key: [a]\n", "line 3"},
+		{"lease:\n  consul:\n    key: a\n    key: b\n", "twice"},
 		{"fuse:\n  dir: {a: b}\n", "line 2"},
 		{"fuse:\n  dir: /a\n  dir: /b\n", "twice"},
 		{"fuse: {}\nhttp: {}\nfuse: {}\n", "twice"},
@@ -287,6 +312,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(load__usual_file__its_values),
+		cmocka_unit_test(load__consul_lease__its_values_expanded),
 		cmocka_unit_test(load__little_or_null__defaults),
 		cmocka_unit_test(load__http_addr__url_that_reaches_it),
 		cmocka_unit_test(load__http_addr_without_port__ebadmsg),

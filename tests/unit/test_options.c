@@ -409,18 +409,40 @@ static void resolve__option_given__wins_over_config(void **state)
 	options_fini(&opt);
 }
 
-static void resolve__consul_lease__needs_primary_url(void **state)
+#define CONSUL(consul) \
+	"fuse:\n  dir: /l\nlease:\n  type: consul\n  hostname: db1\n  advertise-url: http://db1:20202\n" consul
+
+static void resolve__consul_lease__where_to_ask(void **state)
 {
-	static const char config[] = "fuse:\n  dir: /l\n"
-				     "lease:\n  type: consul\n  hostname: db1\n  advertise-url: http://db1:20202\n";
+	static const char config[] = CONSUL("  consul: {url: 'http://:tok@c:8500', key: litefs/primary}\n");
 	struct settings opt;
 
 	(void)state;
-	assert_int_equal(resolve(&opt, config, ""), -EINVAL);
+	assert_int_equal(resolve(&opt, config, ""), 0);
+	assert_string_equal(opt.lease_consul_url, "http://:tok@c:8500");
+	assert_string_equal(opt.lease_consul_key, "litefs/primary");
+	assert_null(opt.lease_url); /* this node's own, not the primary's */
 	options_fini(&opt);
 	assert_int_equal(resolve(&opt, config, "primary_url=http://{hostname}:20202"), 0);
 	assert_null(opt.lease_url);
+	assert_null(opt.lease_consul_key);
 	options_fini(&opt);
+}
+
+static void resolve__consul_that_cannot_be_asked__needs_primary_url(void **state)
+{
+	static const char *const configs[] = {
+		CONSUL(""), CONSUL("  consul: {url: 'http://c:8500'}\n"), CONSUL("  consul: {url: 'https://c:8501', key: k}\n"),
+		"lease:\n  type: other\n", "{}\n"};
+	struct settings opt;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof configs / sizeof configs[0]; i++) {
+		assert_int_equal(resolve(&opt, configs[i], ""), -EINVAL);
+		options_fini(&opt);
+		assert_int_equal(resolve(&opt, configs[i], "primary_url=http://{hostname}:20202"), 0);
+		options_fini(&opt);
+	}
 }
 
 static void resolve__broken_config__refused(void **state)
@@ -457,7 +479,8 @@ int main(void)
 		cmocka_unit_test(resolve__no_config__default_url),
 		cmocka_unit_test(resolve__static_lease__fills_url_and_lease),
 		cmocka_unit_test(resolve__option_given__wins_over_config),
-		cmocka_unit_test(resolve__consul_lease__needs_primary_url),
+		cmocka_unit_test(resolve__consul_lease__where_to_ask),
+		cmocka_unit_test(resolve__consul_that_cannot_be_asked__needs_primary_url),
 		cmocka_unit_test(resolve__broken_config__refused),
 	};
 

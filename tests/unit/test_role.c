@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "base/clock.h"
+#include "fake/fake_consul.h"
 #include "fake/fake_litefs.h"
 #include "litefs/api.h"
 #include "litefs/role.h"
@@ -21,6 +22,7 @@
 
 struct ctx {
 	struct fake *fake;
+	struct fake_consul *consul; /* started by use_consul() */
 	struct role *role;
 	struct role_config config;
 
@@ -64,6 +66,7 @@ static int teardown(void **state)
 
 	role_stop(c->role);
 	fake_stop(c->fake);
+	fake_consul_stop(c->consul);
 	pthread_mutex_destroy(&c->mutex);
 	free(c);
 	return 0;
@@ -99,6 +102,10 @@ static void start__unusable_config__einval(void **state)
 	assert_int_equal(role_start(&c->config, &c->role), -EINVAL);
 	c->config.primary_url = NULL;
 	c->config.lease_url = "consul";
+	assert_int_equal(role_start(&c->config, &c->role), -EINVAL);
+	c->config.lease_url = NULL;
+	c->config.consul_url = "https://c:8501";
+	c->config.consul_key = "k";
 	assert_int_equal(role_start(&c->config, &c->role), -EINVAL);
 	assert_null(c->role);
 	assert_int_equal(fake_connections(c->fake), 0);
@@ -165,6 +172,136 @@ static void replica__no_source_or_bad_hostname__no_url(void **state)
 	c->last.epoch = 0;
 	start(c);
 	assert_true(until(c, ROLE_REPLICA, "user@evil", "", &s));
+}
+
+static void use_consul(struct ctx *c)
+{
+	c->consul = fake_consul_start();
+	c->config.primary_url = NULL;
+	c->config.consul_url = fake_consul_url(c->consul);
+	c->config.consul_key = "litefs/primary";
+}
+
+static void consul__replica__url_of_the_name_that_litefs_tells(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+	char host[32], url[64];
+
+	use_consul(c);
+	c->config.gateway_url = "http://{hostname}:3";
+	fake_consul_primary(c->consul, "n7", "http://10.0.0.7:1");
+	fake_set_role(c->fake, false, "n7");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n7", "http://10.0.0.7:1", &s));
+	assert_string_equal(s.gateway_url, "http://n7:3");
+	for (int i = 0; i < 10; i++) {
+		snprintf(host, sizeof host, "h%d", i);
+		snprintf(url, sizeof url, "http://10.0.1.%d:1", i);
+		fake_consul_primary(c->consul, host, url);
+		fake_set_role(c->fake, false, host);
+		assert_true(until(c, ROLE_REPLICA, host, url, &s));
+		fake_set_role(c->fake, true, "");
+		assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+	}
+	/* The same name at another address: after none, as a restart looks. */
+	fake_consul_primary(c->consul, "h9", "http://10.0.2.9:1");
+	fake_set_role(c->fake, false, "");
+	assert_true(until(c, ROLE_UNKNOWN, "", "", &s));
+	fake_set_role(c->fake, false, "h9");
+	assert_true(until(c, ROLE_REPLICA, "h9", "http://10.0.2.9:1", &s));
+	role_stop(c->role);
+	c->role = NULL;
+	assert_false(c->out_of_order);
+}
+
+/* What Consul says of another node is not believed of the one that LiteFS follows. */
+static void consul__other_name_or_rubbish__no_url_until_it_fits(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+	int64_t end = clock_now_ns() + 20 * NS_PER_S;
+
+	use_consul(c);
+	fake_consul_primary(c->consul, "other", "http://evil:1");
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "", &s));
+	while (fake_consul_requests(c->consul) < 2 && clock_now_ns() < end) /* asked again by itself */
+		clock_sleep_ns(5 * NS_PER_MS);
+	assert_true(until(c, ROLE_REPLICA, "n1", "", &s));
+	fake_consul_answer(c->consul, "200 OK", "{\"hostname\":\"n1\",\"advertise-url\":\"http://u@evil\"}", 49);
+	fake_set_role(c->fake, false, "n2");
+	assert_true(until(c, ROLE_REPLICA, "n2", "", &s));
+	fake_consul_primary(c->consul, "n2", "http://n2:1");
+	assert_true(until(c, ROLE_REPLICA, "n2", "http://n2:1", &s));
+}
+
+static void consul__gone__url_kept_and_role_told(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+	unsigned requests;
+	int64_t end;
+
+	use_consul(c);
+	fake_consul_primary(c->consul, "n1", "http://n1:1");
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://n1:1", &s));
+	fake_consul_answer(c->consul, NULL, NULL, 0); /* a black hole */
+	requests = fake_consul_requests(c->consul);
+	fake_set_role(c->fake, false, "");
+	assert_true(until(c, ROLE_UNKNOWN, "", "", &s));
+	fake_set_role(c->fake, false, "n1");
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://n1:1", &s));
+	fake_set_role(c->fake, true, "");
+	assert_true(until(c, ROLE_PRIMARY, "", "", &s));
+	fake_set_role(c->fake, false, "n3");
+	assert_true(until(c, ROLE_REPLICA, "n3", "", &s));
+	assert_true(fake_consul_requests(c->consul) > requests);
+	fake_consul_primary(c->consul, "n3", "http://n3:1");
+	end = clock_now_ns() + 60 * NS_PER_S;
+	do {
+		role_get(c->role, &s);
+		clock_sleep_ns(5 * NS_PER_MS);
+	} while (strcmp(s.primary_url, "http://n3:1") && clock_now_ns() < end);
+	assert_string_equal(s.primary_url, "http://n3:1");
+}
+
+/* Not once a transaction, not once a tick: once for each time that LiteFS names a primary. */
+static void consul__nothing_changes__not_asked(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+	unsigned infos;
+
+	use_consul(c);
+	fake_consul_primary(c->consul, "n1", "http://n1:1");
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://n1:1", &s));
+	assert_true(fake_wait_count(c->fake, FAKE_INFO, fake_count(c->fake, FAKE_INFO) + 1)); /* past the stream's first event */
+	/* When it starts and with a stream's first event; a slow machine may need another stream. */
+	assert_true(fake_consul_requests(c->consul) <= 2 * fake_count(c->fake, FAKE_EVENTS));
+	infos = fake_count(c->fake, FAKE_INFO);
+	assert_true(fake_wait_count(c->fake, FAKE_INFO, infos + 2));
+	for (int i = 0; i < 1000; i++)
+		role_get(c->role, &s);
+	assert_true(fake_consul_requests(c->consul) <= 2 * fake_count(c->fake, FAKE_EVENTS));
+}
+
+static void consul__primary_url_given__never_asked(void **state)
+{
+	struct ctx *c = *state;
+	struct role_state s;
+
+	use_consul(c);
+	c->config.primary_url = TEMPLATE;
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "http://n1:20202", &s));
+	assert_int_equal(fake_consul_requests(c->consul), 0);
 }
 
 static void no_primary__unknown_and_alive(void **state)
@@ -396,6 +533,12 @@ static void stop__in_each_state__at_once(void **state)
 	start(c);
 	assert_true(fake_wait_count(c->fake, FAKE_EVENTS, 2));
 	stop_in_time(c); /* waiting for the first event */
+	use_consul(c);
+	fake_consul_answer(c->consul, NULL, NULL, 0);
+	fake_set_role(c->fake, false, "n1");
+	start(c);
+	assert_true(until(c, ROLE_REPLICA, "n1", "", &s));
+	stop_in_time(c); /* in Consul, or just before */
 	fake_set_up(c->fake, false);
 	start(c);
 	stop_in_time(c); /* backing off */
@@ -435,6 +578,11 @@ int main(void)
 		TEST(replica__url_from_template),
 		TEST(replica__url_from_lease),
 		TEST(replica__no_source_or_bad_hostname__no_url),
+		TEST(consul__replica__url_of_the_name_that_litefs_tells),
+		TEST(consul__other_name_or_rubbish__no_url_until_it_fits),
+		TEST(consul__gone__url_kept_and_role_told),
+		TEST(consul__nothing_changes__not_asked),
+		TEST(consul__primary_url_given__never_asked),
 		TEST(no_primary__unknown_and_alive),
 		TEST(replica__hostnames_unknown__fixed_url_kept),
 		TEST(changes__followed_in_order),
