@@ -109,6 +109,8 @@ int spool_write(struct spool *spool, uint64_t off, const void *data, size_t len)
 	uint64_t end = off + len;
 	int err;
 
+	if (len == 0)
+		return 0; /* there may be no memory yet to copy nothing into */
 	if (spool->fd < 0 && end > spool->threshold) {
 		err = spill(spool);
 		if (err)

@@ -1,7 +1,7 @@
 /*
  * http.c: see http.h.
  *
- * One easy handle in one multi handle. The easy interface alone looks at its
+ * One easy handle at a time, in one multi handle. The easy interface alone looks at its
  * callbacks about once a second while nothing moves, so that neither a deadline nor
  * an abort would act in time; the multi's poll waits for the socket, for our eventfd
  * (abort) and for the deadline together.
@@ -37,8 +37,9 @@
 #define BODY_KEEP (64 * 1024) /* a larger answer's buffer is not kept */
 
 struct http {
-	CURL *easy;
+	CURL *easy; /* of the call in progress, or of the last one */
 	CURLM *multi;
+	bool fresh; /* the connection in multi is not to be used again */
 	struct curl_slist *headers;
 	int abort_fd;
 	atomic_bool aborted;
@@ -432,6 +433,24 @@ const char *http_url(const struct http *http)
 
 /* ---- one call ---- */
 
+/*
+ * A new easy handle for each call (under 1 us; connections are multi's). In libcurl 7.88 a handle that is used again remembers the last
+ * header of the call before, which is freed: an answer whose first header line begins with a blank made it write there.
+ */
+static int renew_easy(struct http *http)
+{
+	CURL *old = http->easy;
+
+	http->easy = curl_easy_init();
+	if (http->easy && set_constant_options(http) == 0) {
+		curl_easy_cleanup(old);
+		return 0;
+	}
+	curl_easy_cleanup(http->easy);
+	http->easy = old;
+	return -ENOMEM;
+}
+
 static int set_request_options(struct http *http, const struct http_request *req)
 {
 	char url[URL_MAX + 2048];
@@ -443,6 +462,8 @@ static int set_request_options(struct http *http, const struct http_request *req
 		return -EINVAL;
 	http->extra = (struct curl_slist){.data = (char *)(uintptr_t)req->header, .next = http->headers};
 	code = curl_easy_setopt(e, CURLOPT_HTTPHEADER, req->header ? &http->extra : http->headers);
+	if (!code)
+		code = curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, http->fresh ? 1L : 0L);
 	if (!code)
 		code = curl_easy_setopt(e, CURLOPT_URL, url);
 	if (!code)
@@ -594,7 +615,9 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		http->body = NULL;
 		http->body_cap = 0;
 	}
-	err = set_request_options(http, req);
+	err = renew_easy(http);
+	if (!err)
+		err = set_request_options(http, req);
 	if (!err && curl_multi_add_handle(http->multi, http->easy))
 		err = -ENOMEM;
 	if (!err) {
@@ -611,7 +634,6 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		describe(http, err);
 	if (err && ret->started)
 		http_disconnect(http); /* whatever libcurl thinks of it: no later call may find it */
-	curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, http->headers);
 	http->req = NULL;
 	http->answer = NULL;
 	return err;
@@ -635,10 +657,10 @@ void http_disconnect(struct http *http)
 	http->serial++;
 	if (multi_open(http) < 0) {
 		http->multi = old;
-		curl_easy_setopt(http->easy, CURLOPT_FRESH_CONNECT, 1L);
+		http->fresh = true;
 		return;
 	}
-	curl_easy_setopt(http->easy, CURLOPT_FRESH_CONNECT, 0L);
+	http->fresh = false;
 	curl_multi_cleanup(old);
 }
 
