@@ -109,8 +109,6 @@ int spool_write(struct spool *spool, uint64_t off, const void *data, size_t len)
 	uint64_t end = off + len;
 	int err;
 
-	if (len == 0)
-		return 0; /* there may be no memory yet to copy nothing into */
 	if (spool->fd < 0 && end > spool->threshold) {
 		err = spill(spool);
 		if (err)
@@ -126,7 +124,8 @@ int spool_write(struct spool *spool, uint64_t off, const void *data, size_t len)
 			return err;
 		if (off > spool->size)
 			memset(spool->mem + spool->size, 0, off - spool->size);
-		memcpy(spool->mem + off, data, len);
+		if (len) /* else there may be no memory */
+			memcpy(spool->mem + off, data, len);
 	}
 	if (end > spool->size)
 		spool->size = end;

@@ -12,20 +12,28 @@
 
 static struct http *http;
 static int listener = -1;
-static const uint8_t *answer;
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static uint8_t answer[1 << 20]; /* mutex: the server may still be at it when the client has left */
 static size_t answer_len;
 
 /* One connection after the other; a client that hangs up early is as good as one that reads. */
 static void *serve(void *arg)
 {
 	for (;;) {
+		static uint8_t mine[sizeof answer];
 		char request[2048];
+		size_t len;
 		int fd = accept(listener, NULL, NULL);
 
 		if (fd < 0)
 			continue;
-		if (recv(fd, request, sizeof request, 0) > 0 && answer_len)
-			(void)!send(fd, answer, answer_len, MSG_NOSIGNAL);
+		pthread_mutex_lock(&mutex);
+		len = answer_len;
+		memcpy(mine, answer, len);
+		pthread_mutex_unlock(&mutex);
+		if (recv(fd, request, sizeof request, 0) > 0 && len)
+			(void)!send(fd, mine, len, MSG_NOSIGNAL);
 		shutdown(fd, SHUT_WR);
 		while (recv(fd, request, sizeof request, 0) > 0)
 			;
@@ -70,8 +78,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* The first byte says how the client takes a body. */
 	if (size && data[0] & 1)
 		req.on_data = on_data, req.ctx = &total;
-	answer = size ? data + 1 : data;
+	pthread_mutex_lock(&mutex);
 	answer_len = size ? size - 1 : 0;
+	answer_len = answer_len < sizeof answer ? answer_len : sizeof answer;
+	if (answer_len)
+		memcpy(answer, data + 1, answer_len);
+	pthread_mutex_unlock(&mutex);
 	req.deadline_ns = clock_now_ns() + 20 * NS_PER_S; /* the server closes: no call may last so long */
 	err = http_call(http, &req, &got);
 	MUST(err == 0 || err == -EPROTO || err == -EIO);
