@@ -287,7 +287,7 @@ static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 		http->cb_error = -EPROTO;
 		return len + 1;
 	}
-	if (len > 5 && !memcmp(line, "HTTP/", 5)) { /* a new answer: 100 Continue comes before the real one */
+	if (len > 5 && !strncasecmp(line, "HTTP/", 5)) { /* in whichever case libcurl takes it */ /* a new answer: 100 Continue comes before the real one */
 		long status = 0;
 
 		curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -622,6 +622,8 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		err = -ENOMEM;
 	if (!err) {
 		err = drive(http, req);
+		if (!err && !ret->status)
+			err = -EPROTO;
 		if (!err)
 			ret->elapsed_ns = clock_now_ns() - http->start_ns;
 		curl_multi_remove_handle(http->multi, http->easy);

@@ -76,6 +76,7 @@ static int get_db(void *ctx, const char *name, struct db **ret)
 }
 
 static struct gateway *gateways[2];
+static int last_errno;
 static int ports[2];
 
 static void start(int with_secret)
@@ -123,7 +124,7 @@ static size_t talk(int port, const uint8_t *data, size_t size, char *ret, size_t
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	size_t total = 0;
 	char buf[4096];
-	ssize_t n;
+	ssize_t n = 0;
 
 	MUST(fd >= 0 && connect(fd, (struct sockaddr *)&addr, sizeof addr) == 0);
 	while (size && (n = send(fd, data, size, MSG_NOSIGNAL)) > 0) {
@@ -135,6 +136,7 @@ static size_t talk(int port, const uint8_t *data, size_t size, char *ret, size_t
 			if (total < cap)
 				ret[total] = buf[i];
 	}
+	last_errno = n < 0 ? errno : 0;
 	close(fd);
 	return total;
 }
@@ -143,7 +145,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char info[] = "GET /info HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 	int which = size ? data[0] & 1 : 0;
-	char buf[16];
+	char buf[256];
+	size_t len = 0;
 
 	if (!gateways[0]) {
 		char hash[65];
@@ -155,6 +158,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		atexit(stop_all);
 	}
 	talk(ports[which], size ? data + 1 : data, size ? size - 1 : 0, buf, sizeof buf, false);
-	MUST(talk(ports[which], (const uint8_t *)info, sizeof info - 1, buf, sizeof buf, true) >= sizeof buf && !memcmp(buf, "HTTP/1.1 200", 12));
+	/* With a thousand connections a second the kernel comes to use a port again whose last connection is not over: a reset. */
+	for (int i = 0; !len && i < 3; i++)
+		len = talk(ports[which], (const uint8_t *)info, sizeof info - 1, buf, sizeof buf, true);
+	if (len < 12 || memcmp(buf, "HTTP/1.1 200", 12) != 0) {
+		fprintf(stderr, "/info: %zu bytes, errno %d, %.*s\n", len, last_errno, (int)(len < sizeof buf ? len : sizeof buf), buf);
+		MUST(!"answered");
+	}
 	return 0;
 }
