@@ -622,7 +622,7 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		err = -ENOMEM;
 	if (!err) {
 		err = drive(http, req);
-		if (!err && ret->status < 100) /* libcurl's idea of a status line is wide */
+		if (!err && (ret->status < 100 || ret->status > 999)) /* libcurl's idea of a status line is wide */
 			err = -EPROTO;
 		if (!err)
 			ret->elapsed_ns = clock_now_ns() - http->start_ns;
