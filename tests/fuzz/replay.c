@@ -128,7 +128,7 @@ static void add_directory(const char *dir)
 	if (!d)
 		give_up(dir);
 	while ((ent = readdir(d)) != NULL) {
-		char path[4096];
+		char path[4096 + 300];
 
 		if (ent->d_name[0] == '.')
 			continue;
