@@ -52,7 +52,7 @@ awk -F ' *[|] *' '
 	}
 ' "$top/README.md" | sort >"$dir/readme"
 
-echo "1..8"
+echo "1..9"
 same options__man_page__same_as_help "$dir/help" "$dir/man"
 same options__readme__same_as_help "$dir/help" "$dir/readme"
 
@@ -92,7 +92,7 @@ ok readme__first_two_commands__are_executable "$status"
 
 # Every relative link and every path in backquotes that names one of our directories exists.
 status=0
-for doc in README.md HACKING.md; do
+for doc in README.md HACKING.md SECURITY.md; do
 	grep -o '](\([A-Za-z][A-Za-z0-9_./-]*\))' "$top/$doc" | sed 's/^](//; s/)$//' | grep -v '^http' >"$dir/links"
 	grep -o '`\(src\|tests\|scripts\|man\|packaging\)/[A-Za-z0-9_./-]*`' "$top/$doc" | tr -d '`' >>"$dir/links"
 	while read -r path; do
@@ -102,3 +102,20 @@ for doc in README.md HACKING.md; do
 	done <"$dir/links"
 done
 ok docs__paths__exist "$status"
+
+# Every test that SECURITY.md names is one.
+status=0
+grep -o '`[a-z0-9_]*__[a-z0-9_]*`' "$top/SECURITY.md" | tr -d '`' | sort -u >"$dir/names"
+[ "$(wc -l <"$dir/names")" -gt 30 ] || status=1
+while read -r name; do
+	grep -qrw --include='*.c' --include='*.py' "$name" "$top/tests/unit" "$top/tests/cluster" && continue
+	echo "# SECURITY.md: $name is no test"
+	status=1
+done <"$dir/names"
+grep -o '`fuzz_[a-z_]*`' "$top/SECURITY.md" | tr -d '`' | sort -u >"$dir/names"
+while read -r name; do
+	[ -e "$top/tests/fuzz/$name.c" ] && continue
+	echo "# SECURITY.md: tests/fuzz/$name.c does not exist"
+	status=1
+done <"$dir/names"
+ok security__tests_that_it_names__exist "$status"

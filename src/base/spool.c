@@ -124,7 +124,8 @@ int spool_write(struct spool *spool, uint64_t off, const void *data, size_t len)
 			return err;
 		if (off > spool->size)
 			memset(spool->mem + spool->size, 0, off - spool->size);
-		memcpy(spool->mem + off, data, len);
+		if (len) /* else there may be no memory */
+			memcpy(spool->mem + off, data, len);
 	}
 	if (end > spool->size)
 		spool->size = end;

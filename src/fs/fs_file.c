@@ -92,7 +92,7 @@ static void open_through_run(struct io_task *task)
 	char path[4096 + 300];
 	int n = snprintf(path, sizeof path, "%s/%s", t->fs->settings->litefs_dir, t->handle->node->name);
 
-	t->handle->fd = n > 0 && (size_t)n < sizeof path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	t->handle->fd = n > 0 && (size_t)n < sizeof path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
 	if (t->handle->fd < 0) {
 		fuse_reply_err(t->req, errno == ENOTCONN ? EIO : errno);
 		free(t->handle);

@@ -29,20 +29,26 @@ static void gateway_free(struct gateway *gw)
 	pthread_cond_destroy(&gw->queue_cond);
 	pthread_mutex_destroy(&gw->mutex);
 	pthread_mutex_destroy(&gw->queue_mutex);
-	explicit_bzero(&gw->secret, sizeof gw->secret);
+	gw_secret_free(gw->secret);
 	free(gw);
 }
 
 static int start(struct gateway *gw)
 {
 	const struct settings *s = gw->config.settings;
-	int err = gw_secret_read(s->gateway_secret, &gw->secret), fd;
+	int err, fd;
 
+	gw->secret = gw_secret_new();
+	err = gw->secret ? 0 : -ENOMEM;
+	if (!err && s->gw_secret)
+		*gw->secret = *s->gw_secret;
+	else if (!err)
+		err = gw_secret_read(s->gateway_secret, gw->secret);
 	if (!err)
 		err = gw_callers_new(&gw->callers);
 	if (err)
 		return err;
-	fd = gw_listen(s->gateway, gw->secret.len > 0, gw->address, sizeof gw->address);
+	fd = gw_listen(s->gateway, gw->secret->len > 0, gw->address, sizeof gw->address);
 	if (fd < 0)
 		return fd;
 	err = gw_worker_start(gw);
@@ -75,7 +81,7 @@ int gateway_start_with(const struct gateway_config *config, const struct gateway
 		gateway_free(gw);
 		return err;
 	}
-	log_info("gateway_listening", "gateway=%s secret=%d", gw->address, gw->secret.len > 0);
+	log_info("gateway_listening", "gateway=%s secret=%d", gw->address, gw->secret->len > 0);
 	*ret = gw;
 	return 0;
 }
@@ -115,7 +121,7 @@ json_t *gateway_status(struct gateway *gw)
 	for (const struct gw_session *s = gw->sessions; s; s = s->next)
 		held += s->held;
 	json_object_set_new(ret, "address", json_string(gw->address));
-	json_object_set_new(ret, "authenticates", json_boolean(gw->secret.len > 0));
+	json_object_set_new(ret, "authenticates", json_boolean(gw->secret->len > 0));
 	json_object_set_new(ret, "held", json_integer(held));
 	json_object_set_new(ret, "waiting", json_integer(gw->waiting_count));
 	for (int code = GW_OK; code <= GW_UNKNOWN; code++)

@@ -35,7 +35,7 @@ static void put(struct gw_request *r, enum gw_code code, int status, const char 
 	if (!r->mac[0])
 		return;
 	gw_hash_once(r->body, r->len, hex);
-	if (gw_auth_answer(&r->gw->secret, r->mac, status, hex, r->auth)) {
+	if (gw_auth_answer(r->gw->secret, r->mac, status, hex, r->auth)) {
 		free(r->body);
 		r->body = NULL;
 	}

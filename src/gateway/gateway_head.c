@@ -133,7 +133,7 @@ bool gw_request_head(struct gw_request *r, const char *method, const char *path)
 		parse_begin(r);
 	if (r->route == ROUTE_COMMIT) {
 		admit_upload(r);
-		if (gw->secret.len && gw_hash_new(&r->hash)) {
+		if (gw->secret->len && gw_hash_new(&r->hash)) {
 			gw_answer_error(r, GW_LIMIT, "no memory");
 			return true;
 		}

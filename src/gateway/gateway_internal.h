@@ -153,7 +153,7 @@ struct gateway {
 	struct gateway_config config;
 	struct gateway_db_ops ops;
 	struct gateway_limits limits;
-	struct gw_secret secret;
+	struct gw_secret *secret; /* our own */
 	struct gw_callers *callers;
 	char nonce[33];
 	char address[80];

@@ -18,13 +18,13 @@ static bool is_authentic(struct gw_request *r)
 	char hex[65];
 	int err;
 
-	if (!gw->secret.len || r->route == ROUTE_INFO)
+	if (!gw->secret->len || r->route == ROUTE_INFO)
 		return true;
 	if (r->hash)
 		gw_hash_end(r->hash, hex);
 	else
 		gw_hash_once("", 0, hex);
-	err = gw_auth_check_request(&gw->secret, gw->callers, methods[r->route], r->target, hex, gw->nonce,
+	err = gw_auth_check_request(gw->secret, gw->callers, methods[r->route], r->target, hex, gw->nonce,
 				    gw_http_header(r, GW_AUTH_HEADER), r->mac);
 	if (!err)
 		return true;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +22,25 @@
 #define NONE UINT32_MAX
 
 /* ---- the secret ---- */
+
+struct gw_secret *gw_secret_new(void)
+{
+	struct gw_secret *secret = mmap(NULL, sizeof *secret, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (secret == MAP_FAILED)
+		return NULL;
+	madvise(secret, sizeof *secret, MADV_DONTDUMP);
+	mlock(secret, sizeof *secret); /* RLIMIT_MEMLOCK may say no */
+	return secret;
+}
+
+void gw_secret_free(struct gw_secret *secret)
+{
+	if (!secret)
+		return;
+	OPENSSL_cleanse(secret, sizeof *secret);
+	munmap(secret, sizeof *secret);
+}
 
 static int refuse_secret(const char *path, int err, const char *why, const char *todo)
 {
@@ -61,6 +81,8 @@ static int read_secret(int fd, const char *path, struct gw_secret *ret)
 		return refuse_secret(path, -errno, strerror(errno), "look at the file");
 	if (!S_ISREG(st.st_mode))
 		return refuse_secret(path, -EINVAL, "not a file", "name a file");
+	if (st.st_uid != 0 && st.st_uid != geteuid())
+		return refuse_secret(path, -EPERM, "it is another user's", "chown the file, and think of a new secret");
 	if (st.st_mode & 077)
 		return refuse_secret(path, -EPERM, "others may read or write it",
 				     "chmod 600 the file, and think of a new secret");

@@ -15,8 +15,8 @@
  * request that somebody else made with the same MAC could be passed off as the answer to the real one. So "auth" (401) never is.
  *
  * Threads: any; the table of callers (server) is locked inside. No network. Errors: -EACCES not authentic, -EBADMSG malformed,
- * -ENOMEM; of gw_secret_read(), which logs them: -EINVAL no file, empty, not 16 to 256 bytes; -EPERM group or others may read or
- * write it; what open(2) and read(2) say. Without a secret (len 0) everything is authentic and values are "".
+ * -ENOMEM; of gw_secret_read(), which logs them: -EINVAL no file, empty, not 16 to 256 bytes; -EPERM another user's, or group or others may
+ * read or write it; what open(2) and read(2) say. Without a secret (len 0) everything is authentic and values are "".
  */
 #ifndef LITEFWD_LITEFS_GW_AUTH_H
 #define LITEFWD_LITEFS_GW_AUTH_H
@@ -32,6 +32,13 @@ struct gw_secret {
 	uint8_t key[256];
 	size_t len; /* 0: no authentication */
 };
+
+/*
+ * An empty one in memory of its own, which is in no core dump and, where the system lets it be, not swapped out. NULL: no memory.
+ * Free overwrites it; NULL is harmless.
+ */
+struct gw_secret *gw_secret_new(void);
+void gw_secret_free(struct gw_secret *secret);
 
 /* The file's bytes but for trailing white space. path NULL: len 0. */
 int gw_secret_read(const char *path, struct gw_secret *ret);

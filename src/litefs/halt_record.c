@@ -25,16 +25,32 @@ struct halt_record {
 	bool complained;
 };
 
+/* What another user may have written would have us send requests to wherever it likes. */
+static int check_ours(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	return S_ISREG(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & 022) && st.st_nlink == 1 ? 0 : -EPERM;
+}
+
 int halt_record_open(const char *path, struct halt_record **ret)
 {
 	struct halt_record *rec = calloc(1, sizeof *rec);
+	int err;
 
 	if (!rec)
 		return -ENOMEM;
 	rec->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (rec->fd < 0) {
-		int err = -errno;
-
+		err = -errno;
+		free(rec);
+		return err;
+	}
+	err = check_ours(rec->fd);
+	if (err) {
+		close(rec->fd);
 		free(rec);
 		return err;
 	}

@@ -14,7 +14,7 @@
 
 struct halt_record;
 
-/* path: created if missing. */
+/* path: created if missing. -EPERM: it is another user's, others may write it, or it is no plain file. */
 int halt_record_open(const char *path, struct halt_record **ret);
 void halt_record_close(struct halt_record *rec); /* NULL is harmless */
 

@@ -1,7 +1,7 @@
 /*
  * http.c: see http.h.
  *
- * One easy handle in one multi handle. The easy interface alone looks at its
+ * One easy handle at a time, in one multi handle. The easy interface alone looks at its
  * callbacks about once a second while nothing moves, so that neither a deadline nor
  * an abort would act in time; the multi's poll waits for the socket, for our eventfd
  * (abort) and for the deadline together.
@@ -38,8 +38,9 @@
 #define BODY_KEEP (64 * 1024) /* a larger answer's buffer is not kept */
 
 struct http {
-	CURL *easy;
+	CURL *easy; /* of the call in progress, or of the last one */
 	CURLM *multi;
+	bool fresh; /* the connection in multi is not to be used again */
 	struct curl_slist *headers;
 	int abort_fd;
 	atomic_bool aborted;
@@ -287,7 +288,7 @@ static size_t take_header(char *line, size_t size, size_t n, void *ctx)
 		http->cb_error = -EPROTO;
 		return len + 1;
 	}
-	if (len > 5 && !memcmp(line, "HTTP/", 5)) { /* a new answer: 100 Continue comes before the real one */
+	if (len > 5 && !strncasecmp(line, "HTTP/", 5)) { /* in whichever case libcurl takes it */ /* a new answer: 100 Continue comes before the real one */
 		long status = 0;
 
 		curl_easy_getinfo(http->easy, CURLINFO_RESPONSE_CODE, &status);
@@ -433,6 +434,24 @@ const char *http_url(const struct http *http)
 
 /* ---- one call ---- */
 
+/*
+ * A new easy handle for each call (under 1 us; connections are multi's). In libcurl 7.88 a handle that is used again remembers the last
+ * header of the call before, which is freed: an answer whose first header line begins with a blank made it write there.
+ */
+static int renew_easy(struct http *http)
+{
+	CURL *old = http->easy;
+
+	http->easy = curl_easy_init();
+	if (http->easy && set_constant_options(http) == 0) {
+		curl_easy_cleanup(old);
+		return 0;
+	}
+	curl_easy_cleanup(http->easy);
+	http->easy = old;
+	return -ENOMEM;
+}
+
 static int set_request_options(struct http *http, const struct http_request *req)
 {
 	char url[URL_MAX + 2048];
@@ -444,6 +463,8 @@ static int set_request_options(struct http *http, const struct http_request *req
 		return -EINVAL;
 	http->extra = (struct curl_slist){.data = (char *)(uintptr_t)req->header, .next = http->headers};
 	code = curl_easy_setopt(e, CURLOPT_HTTPHEADER, req->header ? &http->extra : http->headers);
+	if (!code)
+		code = curl_easy_setopt(e, CURLOPT_FRESH_CONNECT, http->fresh ? 1L : 0L);
 	if (!code)
 		code = curl_easy_setopt(e, CURLOPT_URL, url);
 	if (!code)
@@ -595,11 +616,15 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 		http->body = NULL;
 		http->body_cap = 0;
 	}
-	err = set_request_options(http, req);
+	err = renew_easy(http);
+	if (!err)
+		err = set_request_options(http, req);
 	if (!err && curl_multi_add_handle(http->multi, http->easy))
 		err = -ENOMEM;
 	if (!err) {
 		err = drive(http, req);
+		if (!err && (ret->status < 100 || ret->status > 999)) /* libcurl's idea of a status line is wide */
+			err = -EPROTO;
 		if (!err)
 			ret->elapsed_ns = clock_now_ns() - http->start_ns;
 		curl_multi_remove_handle(http->multi, http->easy);
@@ -614,7 +639,6 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 	/* Whatever libcurl thinks of it: no later call may find it. */
 	if (err && (ret->started || (err == -ENOTCONN && req->no_open)))
 		http_disconnect(http);
-	curl_easy_setopt(http->easy, CURLOPT_HTTPHEADER, http->headers);
 	http->req = NULL;
 	http->answer = NULL;
 	return err;
@@ -638,10 +662,10 @@ void http_disconnect(struct http *http)
 	http->serial++;
 	if (multi_open(http) < 0) {
 		http->multi = old;
-		curl_easy_setopt(http->easy, CURLOPT_FRESH_CONNECT, 1L);
+		http->fresh = true;
 		return;
 	}
-	curl_easy_setopt(http->easy, CURLOPT_FRESH_CONNECT, 0L);
+	http->fresh = false;
 	curl_multi_cleanup(old);
 	http->n_sockets = 0; /* whatever libcurl has lost sight of: it would pass for a dead connection at every call that may open none */
 }

@@ -29,6 +29,7 @@
 #include "prog/aborter.h"
 #include "prog/mount_check.h"
 #include "prog/options.h"
+#include "prog/privileges.h"
 
 /* How often the wait for LiteFS looks whether it was told to stop. */
 #define STOP_POLL_NS (100 * NS_PER_MS)
@@ -293,6 +294,8 @@ static int serve(const struct settings *opt, int ready_fd)
 
 	start_log(opt);
 	signals_set();
+	privileges_raise_files();
+	privileges_drop(opt->gateway != NULL);
 	if (api_global_init()) {
 		log_error("http_failed", "do=\"look whether libcurl is installed properly\"");
 		return EXIT_FAILED;
@@ -332,17 +335,11 @@ static int command_version(void)
 	return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : EXIT_OK;
 }
 
-static int check_and_serve(struct settings *opt)
+static int check_and_serve_with(struct settings *opt)
 {
 	int lock_fd = -1, ready_fd = -1, code;
-	static struct gw_secret secret; /* as long as opt */
 
-	if (options_resolve(opt))
-		return EXIT_FAILED;
-	if (opt->gateway_secret && gw_secret_read(opt->gateway_secret, &secret))
-		return EXIT_FAILED;
-	opt->gw_secret = &secret;
-	if ( mount_check_fuse(opt))
+	if (mount_check_fuse(opt))
 		return EXIT_FAILED;
 	if (mount_check_litefs_dir(opt))
 		return EXIT_NO_LITEFS;
@@ -356,6 +353,27 @@ static int check_and_serve(struct settings *opt)
 	else
 		code = serve(opt, ready_fd);
 	close(lock_fd);
+	return code;
+}
+
+static int check_and_serve(struct settings *opt)
+{
+	struct gw_secret *secret = NULL;
+	int code;
+
+	if (options_resolve(opt))
+		return EXIT_FAILED;
+	if (opt->gateway_secret) {
+		secret = gw_secret_new();
+		if (!secret || gw_secret_read(opt->gateway_secret, secret)) {
+			gw_secret_free(secret);
+			return EXIT_FAILED;
+		}
+	}
+	opt->gw_secret = secret;
+	code = check_and_serve_with(opt);
+	opt->gw_secret = NULL;
+	gw_secret_free(secret);
 	return code;
 }
 

@@ -432,8 +432,8 @@ static int identify(const char *litefs_dir, uint64_t *ret)
 	return 0;
 }
 
-/* mkdir -p; what exists is fine. */
-static int make_dirs(const char *path, mode_t mode)
+/* mkdir -p, the last one for us alone; what exists is fine. */
+static int make_dirs(const char *path)
 {
 	char *copy = strdup(path);
 	int ret = 0;
@@ -446,7 +446,7 @@ static int make_dirs(const char *path, mode_t mode)
 		if (c && c != '/')
 			continue;
 		*p = 0;
-		if (mkdir(copy, mode) < 0 && errno != EEXIST)
+		if (mkdir(copy, c ? 0755 : 0700) < 0 && errno != EEXIST)
 			ret = -errno;
 		*p = c;
 		if (!c)
@@ -456,14 +456,44 @@ static int make_dirs(const char *path, mode_t mode)
 	return ret;
 }
 
+/* Who can replace files there could have two litefwd serve one directory, and this one ask anybody for anything. */
+static int check_state_dir(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode))
+		return -ENOTDIR;
+	return (st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX) ? -EPERM : 0;
+}
+
+/* flock(2) asks for no right but to open: a file that others can read is one that they can lock. 0 or -EPERM. */
+static int check_lock_file(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_uid != geteuid())
+		return -EPERM;
+	if ((st.st_mode & 077) && fchmod(fd, 0600) < 0)
+		return -EPERM;
+	return 0;
+}
+
 int mount_check_lock(const struct settings *opt, int *ret_fd)
 {
 	char path[PATH_MAX];
 	uint64_t id;
-	int fd, len, ret = make_dirs(opt->state_dir, 0755);
+	int fd, len, ret = make_dirs(opt->state_dir);
 
 	if (ret) {
 		complain("state_dir=%s cannot be made: %s: choose another directory", opt->state_dir, strerror(-ret));
+		return ret;
+	}
+	ret = check_state_dir(opt->state_dir);
+	if (ret) {
+		complain("state_dir=%s: %s", opt->state_dir,
+			 ret == -EPERM ? "everybody may write to it: chmod 700 it, or choose another" : strerror(-ret));
 		return ret;
 	}
 	ret = identify(opt->litefs_dir, &id);
@@ -476,11 +506,16 @@ int mount_check_lock(const struct settings *opt, int *ret_fd)
 		complain("state_dir=%s: %s", opt->state_dir, strerror(ENAMETOOLONG));
 		return -ENAMETOOLONG;
 	}
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0) {
 		ret = -errno;
 		complain("%s: %s: choose a state_dir= that this user may write to", path, strerror(-ret));
 		return ret;
+	}
+	if (check_lock_file(fd)) {
+		complain("%s is no file of this user's: remove it, or choose another state_dir=", path);
+		close(fd);
+		return -EPERM;
 	}
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		ret = errno == EWOULDBLOCK ? -EBUSY : -errno;

@@ -1,5 +1,6 @@
 /* gw_auth: who does not know the secret, or repeats what he heard, gets nothing. */
 #include <errno.h>
+#include <stdbool.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -256,6 +257,64 @@ static void secret_file__rules__kept(void **state)
 	assert_int_equal(got.len, 0);
 }
 
+static void secret_file__of_another_user__refused(void **state)
+{
+	char path[] = "/tmp/test_gw_auth.XXXXXX";
+	struct gw_secret got = {.len = 99};
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "0123456789abcdef", 16), 16);
+	assert_int_equal(gw_secret_read(path, &got), 0);
+	/* Only root can give a file away; whoever it is given to knows what is in it. */
+	if (geteuid() == 0) {
+		assert_int_equal(fchown(fd, 65534, 65534), 0);
+		got.len = 99;
+		assert_int_equal(gw_secret_read(path, &got), -EPERM);
+		assert_int_equal(got.len, 99);
+	}
+	close(fd);
+	unlink(path);
+}
+
+/* VmFlags of the mapping that holds p. */
+static void flags_of(const void *p, char ret[256])
+{
+	FILE *file = fopen("/proc/self/smaps", "re");
+	char line[512];
+	bool inside = false;
+
+	ret[0] = 0;
+	assert_non_null(file);
+	while (fgets(line, sizeof line, file)) {
+		unsigned long from, to;
+
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			inside = (uintptr_t)p >= from && (uintptr_t)p < to;
+		else if (inside && !strncmp(line, "VmFlags:", 8))
+			snprintf(ret, 256, "%.200s", line);
+	}
+	fclose(file);
+}
+
+static void secret_new__in_memory__in_no_core_dump(void **state)
+{
+	struct gw_secret *mine = gw_secret_new();
+	char flags[256];
+	int local = 0;
+
+	(void)state;
+	assert_non_null(mine);
+	assert_int_equal(mine->len, 0);
+	flags_of(mine, flags);
+	assert_non_null(strstr(flags, " dd"));
+	flags_of(&local, flags);
+	assert_true(flags[0] && !strstr(flags, " dd"));
+	gw_secret_free(mine);
+	gw_secret_free(NULL);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -270,6 +329,8 @@ int main(void)
 		T(request__malformed__refused),
 		T(secret__none__everything_authentic),
 		T(secret_file__rules__kept),
+		T(secret_file__of_another_user__refused),
+		T(secret_new__in_memory__in_no_core_dump),
 	};
 
 	return cmocka_run_group_tests_name("gw_auth", tests, NULL, NULL);

@@ -242,6 +242,35 @@ static void add__from_threads__slots_of_their_own(void **state)
 	assert_string_equal(c->asked, "[7 a.db http://p:1]");
 }
 
+/* Who can write the file could have a litefwd send requests to wherever it likes. */
+static void open__others_may_write_it__eperm(void **state)
+{
+	struct ctx *c = *state;
+	struct halt_record *rec = NULL;
+	char link_path[80];
+
+	snprintf(link_path, sizeof link_path, "%s/link", c->dir);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(chmod(c->path, i ? 0620 : 0602), 0);
+		assert_int_equal(halt_record_open(c->path, &rec), -EPERM);
+	}
+	assert_int_equal(chmod(c->path, 0600), 0);
+	assert_int_equal(link(c->path, link_path), 0);
+	assert_int_equal(halt_record_open(c->path, &rec), -EPERM);
+	assert_int_equal(unlink(link_path), 0);
+	assert_int_equal(mkfifo(link_path, 0600), 0);
+	assert_int_equal(halt_record_open(link_path, &rec), -EPERM);
+	assert_int_equal(unlink(link_path), 0);
+	if (geteuid() == 0) {
+		assert_int_equal(chown(c->path, 65534, 65534), 0);
+		assert_int_equal(halt_record_open(c->path, &rec), -EPERM);
+		assert_int_equal(chown(c->path, 0, 0), 0);
+	}
+	assert_null(rec);
+	assert_int_equal(halt_record_open(c->path, &rec), 0);
+	halt_record_close(rec);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -256,6 +285,7 @@ int main(void)
 		TEST(add__longest__whole),
 		TEST(free_stale__rubbish_in_the_file__skipped),
 		TEST(open__symlink_or_no_directory__error),
+		TEST(open__others_may_write_it__eperm),
 		TEST(add__from_threads__slots_of_their_own),
 	};
 

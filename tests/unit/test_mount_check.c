@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <dirent.h>
 
 #include "prog/mount_check.h"
 
@@ -279,6 +280,85 @@ static void lock__state_dir_impossible__error(void **state)
 	free(opt.state_dir);
 }
 
+/* The one file of the state directory. */
+static char *lock_path(const struct settings *opt)
+{
+	char *path = NULL;
+	struct dirent *ent;
+	DIR *d = opendir(opt->state_dir);
+
+	assert_non_null(d);
+	while ((ent = readdir(d)) != NULL)
+		if (ent->d_name[0] != '.') {
+			assert_null(path);
+			assert_true(asprintf(&path, "%s/%s", opt->state_dir, ent->d_name) > 0);
+		}
+	closedir(d);
+	assert_non_null(path);
+	return path;
+}
+
+static mode_t mode_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_mode & 07777;
+}
+
+/* Who can open the lock file can lock it, and then no litefwd starts. */
+static void lock__made_or_found__for_nobody_else(void **state)
+{
+	struct settings opt = {.litefs_dir = in_dir("l"), .state_dir = in_dir("a/b")};
+	char *parent = in_dir("a"), *path;
+	int fd = -1;
+
+	(void)state;
+	make_subdir("l");
+	assert_int_equal(mount_check_lock(&opt, &fd), 0);
+	close(fd);
+	assert_int_equal(mode_of(opt.state_dir), 0700);
+	assert_int_not_equal(mode_of(parent) & 0111, 0100);
+	path = lock_path(&opt);
+	assert_int_equal(mode_of(path), 0600);
+	assert_int_equal(chmod(path, 0666), 0);
+	assert_int_equal(mount_check_lock(&opt, &fd), 0);
+	close(fd);
+	assert_int_equal(mode_of(path), 0600);
+	if (geteuid() == 0) { /* made by another user where everybody may */
+		assert_int_equal(chown(path, 65534, 65534), 0);
+		assert_int_equal(mount_check_lock(&opt, &fd), -EPERM);
+	}
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	assert_int_equal(mount_check_lock(&opt, &fd), -EPERM);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(symlink("elsewhere", path), 0);
+	assert_int_equal(mount_check_lock(&opt, &fd), -ELOOP);
+	free(path);
+	free(parent);
+	free(opt.litefs_dir);
+	free(opt.state_dir);
+}
+
+static void lock__everybody_may_write_state_dir__refused_but_if_sticky(void **state)
+{
+	struct settings opt = {.litefs_dir = in_dir("l"), .state_dir = in_dir("s")};
+	int fd = -1;
+
+	(void)state;
+	make_subdir("l");
+	make_subdir("s");
+	assert_int_equal(chmod(opt.state_dir, 0777), 0);
+	assert_int_equal(mount_check_lock(&opt, &fd), -EPERM);
+	assert_int_equal(fd, -1);
+	assert_int_equal(chmod(opt.state_dir, 01777), 0);
+	assert_int_equal(mount_check_lock(&opt, &fd), 0);
+	close(fd);
+	free(opt.litefs_dir);
+	free(opt.state_dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -296,6 +376,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(lock__second_for_the_same_directory__ebusy, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(lock__two_directories__independent, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(lock__state_dir_impossible__error, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(lock__made_or_found__for_nobody_else, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(lock__everybody_may_write_state_dir__refused_but_if_sticky, make_dir, remove_dir),
 	};
 
 	return cmocka_run_group_tests_name("mount_check", tests, NULL, NULL);
