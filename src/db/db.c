@@ -337,6 +337,7 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 		.role = config->role,
 		.halts = config->halts,
 		.breakers = config->breakers,
+		.gw_conns = config->gw_conns,
 		.guard = &db->guard,
 		.guard_enter = upstream_guard_enter,
 		.guard_leave = upstream_guard_leave,

@@ -51,6 +51,7 @@ struct db_notify {
 };
 
 struct breakers;
+struct gw_conns;
 struct super_table;
 struct db_config {
 	const struct settings *settings;
@@ -58,6 +59,7 @@ struct db_config {
 	struct role *role;
 	struct halt_record *halts;
 	struct breakers *breakers; /* NULL: none */
+	struct gw_conns *gw_conns; /* NULL: none */
 	uint64_t node_id;
 	const struct db_notify *notify;
 };

@@ -32,6 +32,8 @@ void fs_stop(struct fs *fs);
  */
 struct db;
 int fs_db_get(struct fs *fs, const char *name, struct db **ret);
+/* The same where it is open already and nothing need be waited for, else -EAGAIN. Any thread. */
+int fs_db_find(struct fs *fs, const char *name, struct db **ret);
 
 /*
  * Who else uses the databases (the gateway). stop: the databases are about to be; may block, is called at most once, while the

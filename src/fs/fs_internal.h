@@ -27,6 +27,7 @@ struct fs {
 	struct node_table *nodes;
 	struct super_table *supers;
 	struct breakers *breakers;
+	struct gw_conns *gw_conns;
 	struct fuse_session *session;
 	const struct fs_companion *companion; /* NULL: none; constant while the loop runs */
 	atomic_bool companion_stopped;

@@ -65,6 +65,7 @@ struct upstream_config {
 	struct role *role;
 	struct halt_record *halts;
 	struct breakers *breakers; /* remote, own, gateway; NULL: none */
+	struct gw_conns *gw_conns; /* gateway; NULL: a connection of its own for each lock */
 	struct guard *guard; /* self */
 	/* Exclusive use of guard (db's token); never called by remote and own. */
 	void (*guard_enter)(void *ctx);

@@ -116,6 +116,11 @@ static int gate_db_get(void *ctx, const char *name, struct db **ret)
 	return fs_db_get(ctx, name, ret);
 }
 
+static int gate_db_find(void *ctx, const char *name, struct db **ret)
+{
+	return fs_db_find(ctx, name, ret);
+}
+
 static void gate_stop(void *ctx)
 {
 	struct gate *gate = ctx;
@@ -142,7 +147,7 @@ static json_t *gate_status(void *ctx)
 static int gate_start(struct gate *gate, const struct settings *opt, struct role *role, uint64_t node_id, struct fs *fs)
 {
 	struct gateway_config config = {
-		.settings = opt, .role = role, .node_id = node_id, .db_get = gate_db_get, .ctx = fs,
+		.settings = opt, .role = role, .node_id = node_id, .db_get = gate_db_get, .db_find = gate_db_find, .ctx = fs,
 	};
 	int ret;
 
