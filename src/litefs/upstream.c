@@ -133,3 +133,11 @@ ptrdiff_t upstream_body_read(void *ctx, void *buf, size_t len)
 		body->offset += (uint64_t)n;
 	return n;
 }
+
+void upstream_body_sent(void *ctx)
+{
+	struct upstream_body *body = ctx;
+
+	if (body->tx->sent)
+		body->tx->sent(body->tx->ctx);
+}

@@ -181,6 +181,7 @@ struct upstream_body {
 	uint64_t offset;
 };
 ptrdiff_t upstream_body_read(void *body, void *buf, size_t len);
+void upstream_body_sent(void *body); /* tells tx */
 
 int upstream_remote_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret); /* and own */
 int upstream_gateway_new(const struct upstream_config *config, struct upstream **ret);

@@ -86,21 +86,6 @@ static int fail(struct gateway *g, int err, const char *text)
 
 /* ---- calls ---- */
 
-/* Smoothed like TCP's, as api.c does it. may_wait: only a lower sample says something. */
-static void note_rtt(struct gateway *g, const struct http_answer *answer, bool may_wait)
-{
-	int64_t ns = answer->elapsed_ns;
-
-	if (!answer->reused && g->rtt_ns)
-		return;
-	if (g->rtt_ns == 0) {
-		if (!may_wait)
-			g->rtt_ns = ns;
-	} else if (!may_wait || ns < g->rtt_ns) {
-		g->rtt_ns += (ns - g->rtt_ns) / 8;
-	}
-}
-
 /*
  * One signed call. 0: an answer, and it is the gateway's. -EKEYREJECTED: one that is not. Else as http_call().
  * body_hex NULL: of no body.
@@ -223,7 +208,7 @@ static int ask_info(struct gateway *g, const struct role_state *role)
 		log_unreachable(g);
 		return -ENOTSUP;
 	}
-	note_rtt(g, &answer, false);
+	http_note_rtt(&g->rtt_ns, &answer, false);
 	g->conn->info = info;
 	if (info.is_primary)
 		breaker_good(g->breaker); /* the others need not wait for our lock */
@@ -285,7 +270,7 @@ static void tell_end(struct gateway *g, bool over_ours)
 	if (over_ours) {
 		err = call(g, g->conn, &req, NULL, &answer);
 		if (!err)
-			note_rtt(g, &answer, false);
+			http_note_rtt(&g->rtt_ns, &answer, false);
 	}
 	if (err == -ENOTCONN)
 		tell_end_aside(g, &req);
@@ -358,7 +343,7 @@ static int ask_halt(struct gateway *g, const struct role_state *role, struct pos
 		return err == -ECANCELED ? err : err == -ETIMEDOUT ? -EAGAIN : -EHOSTUNREACH;
 	}
 	if (answer->status == 200 && gw_get_grant(answer->body, answer->len, &g->grant, ret_bundle) == 0) {
-		note_rtt(g, answer, true);
+		http_note_rtt(&g->rtt_ns, answer, true);
 		return 0;
 	}
 	if (answer->status == 200)
@@ -549,14 +534,6 @@ static int hash_tx(const struct upstream_tx *tx, char ret_hex[65])
 	return err;
 }
 
-static void body_sent(void *ctx)
-{
-	struct upstream_body *body = ctx;
-
-	if (body->tx->sent)
-		body->tx->sent(body->tx->ctx);
-}
-
 static int send_once(struct gateway *g, const struct upstream_tx *tx, const char *hash, int64_t until_ns,
 		     struct http_answer *answer)
 {
@@ -569,7 +546,7 @@ static int send_once(struct gateway *g, const struct upstream_tx *tx, const char
 		.max_answer = GW_LINE_MAX,
 		.size = tx->size,
 		.read = upstream_body_read,
-		.sent = body_sent,
+		.sent = upstream_body_sent,
 		.ctx = &body,
 		.no_open = true,
 	};

@@ -423,14 +423,6 @@ static int remote_renew(struct upstream *up, int64_t until_ns, struct pos *ret_p
 	return err;
 }
 
-static void body_sent(void *ctx)
-{
-	struct upstream_body *body = ctx;
-
-	if (body->tx->sent)
-		body->tx->sent(body->tx->ctx);
-}
-
 static int64_t tx_ns(const struct remote *r, uint64_t bytes_per_s, uint64_t size)
 {
 	return SPARE(r->life_ns) + 4 * (r->api ? api_rtt_ns(r->api) : 0) + upload_rate_time_ns(bytes_per_s, size);
@@ -501,7 +493,7 @@ static enum outcome remote_commit(struct upstream *up, const struct upstream_tx 
 		.server_id = r->server_id,
 		.size = tx->size,
 		.read = upstream_body_read,
-		.sent = body_sent,
+		.sent = upstream_body_sent,
 		.ctx = &body,
 		.require_halt_connection = true,
 		.deadline_ns = r->hold_until_ns < until_ns ? r->hold_until_ns : until_ns,
