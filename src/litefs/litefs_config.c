@@ -93,6 +93,28 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f';
 }
 
+/* What Go's strings.TrimSpace() takes away besides ASCII's, each as UTF-8. */
+static const char *const wide_blanks[] = {
+	"\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80", "\xe2\x80\x80", "\xe2\x80\x81", "\xe2\x80\x82",
+	"\xe2\x80\x83", "\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88",
+	"\xe2\x80\x89", "\xe2\x80\x8a", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
+	"\xe3\x80\x80",
+};
+
+/* How many bytes of blank s[0..len) begins with, or ends with. */
+static size_t blank_at(const char *s, size_t len, bool end)
+{
+	if (len && (is_blank(s[end ? len - 1 : 0]) || s[end ? len - 1 : 0] == '\v'))
+		return 1;
+	for (size_t i = 0; i < sizeof wide_blanks / sizeof wide_blanks[0]; i++) {
+		size_t n = strlen(wide_blanks[i]);
+
+		if (n <= len && !memcmp(end ? s + len - n : s, wide_blanks[i], n))
+			return n;
+	}
+	return 0;
+}
+
 static bool is_special(char c)
 {
 	return c && (strchr("*#$@!?-", c) || (c >= '0' && c <= '9'));
@@ -160,11 +182,12 @@ static int put_variable(struct text *t, const char *s, size_t len)
 {
 	const char *v;
 	bool truth;
+	size_t n;
 
-	while (len && is_blank(*s))
-		s++, len--;
-	while (len && is_blank(s[len - 1]))
-		len--;
+	while ((n = blank_at(s, len, false)))
+		s += n, len -= n;
+	while ((n = blank_at(s, len, true)))
+		len -= n;
 	if (evaluate(s, len, &truth))
 		v = truth ? "true" : "false";
 	else
@@ -243,6 +266,9 @@ static bool is_null(const yaml_node_t *node)
 	if (!node)
 		return true;
 	if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
+		return false;
+	/* libyaml has "str" for what has no tag; another one makes a value even of nothing. */
+	if (strcmp((const char *)node->tag, YAML_STR_TAG) != 0 && strcmp((const char *)node->tag, YAML_NULL_TAG) != 0)
 		return false;
 	v = (const char *)node->data.scalar.value;
 	return !strcmp(v, "") || !strcmp(v, "~") || !strcmp(v, "null") || !strcmp(v, "Null") || !strcmp(v, "NULL");
@@ -450,8 +476,8 @@ static int parse(const struct text *text, struct litefs_config *config)
 	yaml_parser_set_input_string(&parser, (const unsigned char *)text->data, text->len);
 	if (!yaml_parser_load(&parser, &doc)) {
 		err = parser.error == YAML_MEMORY_ERROR ? -ENOMEM : -EBADMSG;
-		snprintf(config->message, sizeof config->message, "line %zu: not YAML: %s", parser.problem_mark.line + 1,
-			 parser.problem ? parser.problem : "unreadable");
+		snprintf(config->message, sizeof config->message, "line %zu: not YAML: %s%s%s", parser.problem_mark.line + 1,
+			 parser.context ? parser.context : "", parser.context ? ", " : "", parser.problem ? parser.problem : "unreadable");
 	} else {
 		err = take_all(&l, yaml_document_get_root_node(&doc));
 		yaml_document_delete(&doc);

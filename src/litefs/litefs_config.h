@@ -4,7 +4,8 @@
  * Reads fuse.dir, http.addr, data.dir, lease.type, lease.hostname,
  * lease.advertise-url, lease.candidate, lease.consul.url and lease.consul.key, with LiteFS' expansion of $VAR, ${VAR} and the
  * ${VAR == 'x'} expressions; ignores the rest. tests/cluster/test_litefs_config.py compares it with LiteFS' own reading, for
- * every file that LiteFS accepts; of those that it does not, some are read here. Threads: any; reads a file.
+ * every file that LiteFS accepts, but for an anchor that is defined twice (libyaml refuses it); of those that LiteFS does not
+ * accept, some are read here. Threads: any; reads a file.
  * Errors: negative errno of open/read; -EBADMSG with *ret_message (static or in
  * the object) naming line and what to do. Everything unchanged on error.
  */
