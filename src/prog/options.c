@@ -62,6 +62,7 @@ static const struct option options_table[] = {
 	 "where the primary's gateway is; {hostname} stands for its name"},
 	{"gateway_secret", "FILE", OPT_PATH, AT(gateway_secret), NULL, false, 0,
 	 "what gateways and those who ask them both know; 16 bytes or more"},
+	{"metrics", "ADDR:PORT", OPT_ADDRESS, AT(metrics), NULL, false, 0, "where /metrics (for Prometheus) and /healthz answer"},
 	{"halt_timeout", "TIME", OPT_DURATION, AT(halt_timeout_ms), "10s", false, 0,
 	 "how long to wait for the right to write, then SQLITE_BUSY"},
 	{"commit_timeout", "TIME", OPT_DURATION, AT(commit_timeout_ms), "30s", false, 0,
