@@ -27,10 +27,12 @@
 #include "litefs/gw_auth.h"
 #include "litefs/role.h"
 #include "prog/aborter.h"
+#include "prog/check.h"
 #include "prog/metrics.h"
 #include "prog/mount_check.h"
 #include "prog/options.h"
 #include "prog/privileges.h"
+#include "prog/status.h"
 
 /* How often the wait for LiteFS looks whether it was told to stop. */
 #define STOP_POLL_NS (100 * NS_PER_MS)
@@ -437,6 +439,8 @@ struct command {
 };
 
 static const struct command commands[] = {
+	{"status", command_status},
+	{"check", command_check},
 	{NULL, command_mount},
 };
 
