@@ -6,7 +6,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/vfs.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,7 +15,6 @@
 #include "prog/options.h"
 #include "status/health.h"
 
-#define FUSE_MAGIC 0x65735546
 #define TIMEOUT_MS 10000
 #define WATCH_NS NS_PER_S
 #define STATUS_MAX ((size_t)64 << 20)
@@ -26,6 +26,7 @@ struct arguments {
 };
 
 static volatile sig_atomic_t stopped;
+static pid_t stuck; /* a child that was killed, and may not be gone; 0: none */
 
 static void on_stop(int sig)
 {
@@ -35,11 +36,30 @@ static void on_stop(int sig)
 
 /* ---- asking ---- */
 
-/* The child's: .litefwd to fd. An errno, or 0; ENODEV: what is there is no FUSE mount. */
+/* By its device: a copy of the file in a backup must not look like a mount that is well. It asks the mount nothing that LiteFS must answer. */
+static bool is_of_litefwd(int fd)
+{
+	FILE *table = fopen("/proc/self/mountinfo", "re");
+	unsigned device_major, device_minor;
+	char *line = NULL;
+	size_t size = 0;
+	struct stat st;
+	bool found = false;
+
+	if (table && fstat(fd, &st) == 0)
+		while (!found && getline(&line, &size, table) > 0)
+			found = sscanf(line, "%*d %*d %u:%u", &device_major, &device_minor) == 2 && device_major == major(st.st_dev) &&
+				device_minor == minor(st.st_dev) && strstr(line, " - fuse.litefwd ");
+	free(line);
+	if (table)
+		fclose(table);
+	return found;
+}
+
+/* The child's: .litefwd to fd. An errno, or 0; ENODEV: what is there is no litefwd. */
 static int copy_status(const char *mountpoint, int out)
 {
 	char path[4096 + 16], buf[65536];
-	struct statfs st;
 	ssize_t n;
 	int fd;
 
@@ -48,9 +68,7 @@ static int copy_status(const char *mountpoint, int out)
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return errno;
-	if (fstatfs(fd, &st) < 0)
-		return errno;
-	if ((unsigned long)st.f_type != FUSE_MAGIC)
+	if (!is_of_litefwd(fd))
 		return ENODEV;
 	while ((n = read(fd, buf, sizeof buf)) > 0)
 		for (ssize_t done = 0, w; done < n; done += w)
@@ -102,6 +120,9 @@ static int ask(const struct arguments *a, json_t **ret)
 	char *text;
 	pid_t pid;
 
+	if (stuck && waitpid(stuck, NULL, WNOHANG) == 0)
+		return ETIMEDOUT; /* still */
+	stuck = 0;
 	fflush(NULL);
 	if (pipe2(fds, O_CLOEXEC) < 0 || (pid = fork()) < 0)
 		return errno;
@@ -112,12 +133,14 @@ static int ask(const struct arguments *a, json_t **ret)
 	close(fds[1]);
 	text = read_until(fds[0], until);
 	close(fds[0]);
-	if (!text)
-		kill(pid, SIGKILL); /* which ends a wait for a FUSE server, too */
+	if (!text) {
+		/* A request that its server has read and does not answer cannot even be killed: it is not waited for. */
+		kill(pid, SIGKILL);
+		stuck = pid;
+		return ETIMEDOUT;
+	}
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (!text)
-		return ETIMEDOUT;
 	status = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
 	if (!status) {
 		*ret = json_loads(text, 0, NULL);
