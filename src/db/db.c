@@ -415,8 +415,9 @@ void db_role_changed(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	db->begin_retry_ns = 0;
 	db->away = false;
-	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
-		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
+	/* U gives it back at once: LiteFS waits for its locks before it follows anyone. A begin may have ended already, and its worker wait for mu. */
+	if (db->up_state == UP_BEGIN || db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
+		db->doomed = true;
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);
 	db_refuse_sessions_locked(db, -EHOSTUNREACH); /* they ask whoever is the primary now */
@@ -483,6 +484,7 @@ json_t *db_status(struct db *db)
 		NUMBER(busy_gate);
 		NUMBER(resets);
 		NUMBER(folds);
+		NUMBER(mends);
 		NUMBER(gates);
 		NUMBER(gates_failed);
 		NUMBER(poisons);

@@ -66,7 +66,7 @@ static void rollback_done_locked(struct db *db, const struct changeset *cs)
 	page_set_reset(&db->overlay, db->page_size);
 	db->writing = false;
 	if (cs->to_wal)
-		db->switching = db->must_fold = true;
+		db->switching = db->must_fold = true; /* (in a rollback mode nothing is unpublished) */
 }
 
 void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame)
@@ -380,7 +380,7 @@ void db_commit(struct db *db)
 			vjournal_remove(&db->journal); /* the owner died in a call that ended a super-journal */
 	} else if (!session && !db_writer_locked(db) && db->committed_in_hold) {
 		/* The client may have died in its write(): its locks are gone, and so is its wal-index header. */
-		db->must_fold = true;
+		db_must_publish_locked(db);
 	}
 	db->settling = true;
 	pthread_cond_signal(&db->g_cond);
