@@ -420,8 +420,9 @@ void db_role_changed(struct db *db)
 	db->away = false;
 	db->away_ns = 0;
 	db->primary_pos = (struct pos){0}; /* of another one, perhaps */
-	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
-		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
+	/* U gives it back at once: LiteFS waits for its locks before it follows anyone. A begin may have ended already, and its worker wait for mu. */
+	if (db->up_state == UP_BEGIN || db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
+		db->doomed = true;
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);
 	db_refuse_sessions_locked(db, -EHOSTUNREACH); /* they ask whoever is the primary now */

@@ -451,6 +451,7 @@ static int gateway_begin(struct upstream *up, struct pos have, int64_t until_ns,
 	gateway_end(up);
 	atomic_store(&g->aborted, false);
 	role_get(up->config.role, role);
+	upstream_note_node(up, role);
 	if (role->gateway_url[0]) {
 		set_url(g, role->gateway_url);
 		take_conn(g);

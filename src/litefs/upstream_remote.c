@@ -392,6 +392,7 @@ static int remote_begin(struct upstream *up, struct pos have, int64_t until_ns, 
 		return -ENOMEM;
 	atomic_store(&r->aborted, false);
 	role_get(up->config.role, role);
+	upstream_note_node(up, is_own(r) ? NULL : role);
 	url = target_url(r, role);
 	err = url[0] ? set_url(r, url) : -EHOSTUNREACH;
 	if (!err) {
