@@ -1,0 +1,102 @@
+"""The stacks: how each is installed into the build tree, and how its application is started. Refuses to know what is tested.
+
+An application: ARGV scenario DB, or ARGV work DB WORKER COUNT. `scenario` prints "version NAME VERSION", "sqlite VERSION", and "STEP ok"
+after each step; before `busy` it prints "hold" and waits for a line, for by then another node holds the lock. An application that finds
+anything else than it must ends with another status than 0.
+
+Whatever is downloaded or built goes below `build`, but for the package clients' own caches; sources are copied there first, so
+that the source tree stays as it is. A stack is built anew when its sources have changed.
+"""
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+STEPS = ("migrations", "crud", "transaction", "bulk", "constraint", "busy", "reader")
+
+
+class NotInstalled(Exception):
+    """Why a stack could not be installed or built."""
+
+
+class Stack:
+    """name: as in the matrix, and of its database. directory: in tests/stacks, shared by stacks of one ecosystem.
+    journal: what its application uses. install: commands, run in the copy. argv: of the application, in the copy."""
+
+    def __init__(self, name, directory, argv, install=(), journal="wal", env=None):
+        self.name = name
+        self.directory = directory
+        self.install = install
+        self.journal = journal
+        self.argv = argv
+        self.env = dict(env or {})
+
+    def copy(self, build):
+        return os.path.join(build, self.directory)
+
+    def command(self, build):
+        """argv with {dir} (the copy) filled in."""
+        return ["env", *(f"{key}={value.format(dir=self.copy(build))}" for key, value in self.env.items()),
+                *(word.format(dir=self.copy(build), python=sys.executable) for word in self.argv)]
+
+    def prepare(self, build):
+        """Copies and installs, or finds that it has been done; the seconds that it took. NotInstalled with the end of what was said."""
+        begin = time.monotonic()
+        source, copy = os.path.join(HERE, self.directory), self.copy(build)
+        stamp, now = os.path.join(copy, ".installed"), digest(source) + repr(self.install)
+        if read(stamp) == now:
+            return 0.0
+        shutil.copytree(source, copy, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        for command in self.install:
+            command = [word.format(dir=copy, top=TOP, python=sys.executable) for word in command]
+            try:
+                done = subprocess.run(command, cwd=copy, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                      text=True, errors="replace", check=False, env=build_env())
+            except OSError as error:
+                raise NotInstalled(f"{command[0]}: {error}") from None
+            if done.returncode:
+                raise NotInstalled(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-3000:]}")
+        with open(stamp, "w", encoding="utf-8") as file:
+            file.write(now)
+        return time.monotonic() - begin
+
+
+def build_env():
+    """Without what a `make` above us would tell compilers' own makefiles."""
+    return {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "CFLAGS", "CPPFLAGS", "LDFLAGS")}
+
+
+def digest(directory):
+    """Of all files below directory: names and contents."""
+    found = hashlib.sha256()
+    for path, directories, files in os.walk(directory):
+        directories[:] = sorted(name for name in directories if name != "__pycache__")
+        for name in sorted(files):
+            found.update(os.path.relpath(os.path.join(path, name), directory).encode() + b"\0")
+            with open(os.path.join(path, name), "rb") as file:
+                found.update(file.read() + b"\0")
+    return found.hexdigest()
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+# pip's requirements with hashes; a virtual environment of its own for each of the two.
+PIP = (["{python}", "-m", "venv", "venv"],
+       ["venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes", "-r", "requirements.txt"])
+
+STACKS = (
+    Stack("sqlite3 shell", "shell", ["bash", "{dir}/app.sh"], journal="delete"),
+    Stack("Python sqlite3", "python", ["{python}", "{dir}/app.py"]),
+    Stack("Django", "django", ["{dir}/venv/bin/python", "{dir}/app.py"], PIP),
+    Stack("SQLAlchemy", "sqlalchemy", ["{dir}/venv/bin/python", "{dir}/app.py"], PIP),
+)
