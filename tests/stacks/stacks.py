@@ -5,8 +5,9 @@ after each step; before `busy` it prints "hold" and waits for a line, for by the
 anything else than it must ends with another status than 0.
 
 Whatever is downloaded or built goes below `build`, but for the package clients' own caches; sources are copied there first, so
-that the source tree stays as it is. A stack is built anew when its sources have changed.
+that the source tree stays as it is. What is installed is installed anew when manifest or lock file have changed; builds know by themselves what to do.
 """
+import filecmp
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
+MANIFESTS = ("package.json", "package-lock.json", "requirements.txt", "pom.xml")
 STEPS = ("migrations", "crud", "transaction", "bulk", "constraint", "busy", "reader")
 
 
@@ -25,12 +27,13 @@ class NotInstalled(Exception):
 
 class Stack:
     """name: as in the matrix, and of its database. directory: in tests/stacks, shared by stacks of one ecosystem.
-    journal: what its application uses. install: commands, run in the copy. argv: of the application, in the copy."""
+    journal: what its application uses. install, build: commands, run in the copy. argv: of the application."""
 
-    def __init__(self, name, directory, argv, install=(), journal="wal", env=None):
+    def __init__(self, name, directory, argv, install=(), build=(), journal="wal", env=None):
         self.name = name
         self.directory = directory
         self.install = install
+        self.build = build
         self.journal = journal
         self.argv = argv
         self.env = dict(env or {})
@@ -47,11 +50,18 @@ class Stack:
         """Copies and installs, or finds that it has been done; the seconds that it took. NotInstalled with the end of what was said."""
         begin = time.monotonic()
         source, copy = os.path.join(HERE, self.directory), self.copy(build)
-        stamp, now = os.path.join(copy, ".installed"), digest(source) + repr(self.install)
-        if read(stamp) == now:
-            return 0.0
-        shutil.copytree(source, copy, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        for command in self.install:
+        stamp, now = os.path.join(copy, ".installed"), repr(self.install) + digest(source)
+        shutil.copytree(source, copy, dirs_exist_ok=True, copy_function=copy_changed)
+        if self.install and read(stamp) != now:
+            self.run(copy, self.install)
+            with open(stamp, "w", encoding="utf-8") as file:
+                file.write(now)
+        self.run(copy, self.build)
+        return time.monotonic() - begin
+
+    @staticmethod
+    def run(copy, commands):
+        for command in commands:
             command = [word.format(dir=copy, top=TOP, python=sys.executable) for word in command]
             try:
                 done = subprocess.run(command, cwd=copy, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -60,9 +70,13 @@ class Stack:
                 raise NotInstalled(f"{command[0]}: {error}") from None
             if done.returncode:
                 raise NotInstalled(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-3000:]}")
-        with open(stamp, "w", encoding="utf-8") as file:
-            file.write(now)
-        return time.monotonic() - begin
+
+
+def copy_changed(source, target):
+    """Leaves alone what is the same, so that builds find it old."""
+    if not os.path.exists(target) or not filecmp.cmp(source, target, shallow=False):
+        shutil.copyfile(source, target)
+    return target
 
 
 def build_env():
@@ -71,14 +85,10 @@ def build_env():
 
 
 def digest(directory):
-    """Of all files below directory: names and contents."""
+    """Of the manifests and lock files in a directory."""
     found = hashlib.sha256()
-    for path, directories, files in os.walk(directory):
-        directories[:] = sorted(name for name in directories if name != "__pycache__")
-        for name in sorted(files):
-            found.update(os.path.relpath(os.path.join(path, name), directory).encode() + b"\0")
-            with open(os.path.join(path, name), "rb") as file:
-                found.update(file.read() + b"\0")
+    for name in MANIFESTS:
+        found.update(name.encode() + b"\0" + (read(os.path.join(directory, name)) or "").encode())
     return found.hexdigest()
 
 
@@ -94,9 +104,22 @@ def read(path):
 PIP = (["{python}", "-m", "venv", "venv"],
        ["venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes", "-r", "requirements.txt"])
 
+# better-sqlite3 compiles its SQLite: its prebuilt ones are no part of the package. Node.js' own headers, which are downloaded otherwise.
+NPM = (["sh", "{dir}/install.sh"],)
+
+
+
+def go(program):
+    return (["sh", "{dir}/build.sh", "{top}/scripts/find-go", program],)
+
+
 STACKS = (
     Stack("sqlite3 shell", "shell", ["bash", "{dir}/app.sh"], journal="delete"),
     Stack("Python sqlite3", "python", ["{python}", "{dir}/app.py"]),
     Stack("Django", "django", ["{dir}/venv/bin/python", "{dir}/app.py"], PIP),
     Stack("SQLAlchemy", "sqlalchemy", ["{dir}/venv/bin/python", "{dir}/app.py"], PIP),
+    Stack("better-sqlite3", "node", ["node", "{dir}/app.js"], NPM),
+    Stack("Drizzle", "node", ["node", "{dir}/drizzle.js"], NPM),
+    Stack("Go mattn", "go", ["{dir}/bin/mattn"], build=go("mattn")),
+    Stack("Go modernc", "go", ["{dir}/bin/modernc"], build=go("modernc")),
 )
