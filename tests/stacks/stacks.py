@@ -122,4 +122,6 @@ STACKS = (
     Stack("Drizzle", "node", ["node", "{dir}/drizzle.js"], NPM),
     Stack("Go mattn", "go", ["{dir}/bin/mattn"], build=go("mattn")),
     Stack("Go modernc", "go", ["{dir}/bin/modernc"], build=go("modernc")),
+    Stack("ActiveRecord", "ruby", ["ruby", "{dir}/app.rb"], build=(["ruby", "-ractive_record", "-rsqlite3", "-e", ""],), journal="delete"),
+    Stack("PHP PDO", "php", ["php", "{dir}/app.php"], build=(["php", "-r", "new PDO('sqlite::memory:');"],), journal="delete"),
 )
