@@ -13,6 +13,7 @@ Environment: as cluster.py's.
 """
 import argparse
 import os
+import re
 import select
 import sys
 import tempfile
@@ -186,7 +187,7 @@ class Report:
 
 
 def identifier(stack):
-    return "".join(c if c.isalnum() else "_" for c in stack.name.lower())
+    return "_".join(re.findall("[a-z0-9]+", stack.name.lower().replace("'", "")))
 
 
 def declared(stack):

@@ -17,7 +17,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-MANIFESTS = ("package.json", "package-lock.json", "requirements.txt", "pom.xml")
+MANIFESTS = ("package.json", "package-lock.json", "requirements.txt", "pom.xml", "lib.sha256")
 STEPS = ("migrations", "crud", "transaction", "bulk", "constraint", "busy", "reader")
 
 
@@ -43,8 +43,8 @@ class Stack:
 
     def command(self, build):
         """argv with {dir} (the copy) filled in."""
-        return ["env", *(f"{key}={value.format(dir=self.copy(build))}" for key, value in self.env.items()),
-                *(word.format(dir=self.copy(build), python=sys.executable) for word in self.argv)]
+        return ["env", *(f"{key}={fill(value, self.copy(build))}" for key, value in self.env.items()),
+                *(fill(word, self.copy(build)) for word in self.argv)]
 
     def prepare(self, build):
         """Copies and installs, or finds that it has been done; the seconds that it took. NotInstalled with the end of what was said."""
@@ -62,7 +62,7 @@ class Stack:
     @staticmethod
     def run(copy, commands):
         for command in commands:
-            command = [word.format(dir=copy, top=TOP, python=sys.executable) for word in command]
+            command = [fill(word, copy) for word in command]
             try:
                 done = subprocess.run(command, cwd=copy, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                       text=True, errors="replace", check=False, env=build_env())
@@ -70,6 +70,11 @@ class Stack:
                 raise NotInstalled(f"{command[0]}: {error}") from None
             if done.returncode:
                 raise NotInstalled(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-3000:]}")
+
+
+def fill(word, copy):
+    """Not str.format(): programs given by -e have braces of their own."""
+    return word.replace("{dir}", copy).replace("{top}", TOP).replace("{python}", sys.executable)
 
 
 def copy_changed(source, target):
@@ -124,4 +129,12 @@ STACKS = (
     Stack("Go modernc", "go", ["{dir}/bin/modernc"], build=go("modernc")),
     Stack("ActiveRecord", "ruby", ["ruby", "{dir}/app.rb"], build=(["ruby", "-ractive_record", "-rsqlite3", "-e", ""],), journal="delete"),
     Stack("PHP PDO", "php", ["php", "{dir}/app.php"], build=(["php", "-r", "new PDO('sqlite::memory:');"],), journal="delete"),
+    Stack("Ecto's SQL", "ecto", ["elixir", "{dir}/app.exs"], build=(["elixir", "-e", "{:ok, _} = :sqlite3.open(:anonymous, [:in_memory])"],)),
+    Stack("Rust rusqlite", "rust", ["{dir}/target/debug/litefwd-stack"], build=(["nice", "cargo", "build", "--locked", "--quiet"],)),
+    Stack("Java sqlite-jdbc", "java", ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "{dir}/classes:{dir}/lib/*", "shop.App"],
+          install=(["mvn", "--batch-mode", "--quiet", "dependency:copy-dependencies", "-DoutputDirectory=lib"],
+                   ["sha256sum", "--check", "--strict", "lib.sha256"]),
+          build=(["sh", "-c", "javac -d classes -cp 'lib/*' src/main/java/shop/*.java"],)),
+    Stack("Perl DBD::SQLite", "perl", ["perl", "{dir}/app.pl"], build=(["perl", "-MDBD::SQLite", "-e", "1"],)),
+    Stack("Tcl", "tcl", ["tclsh", "{dir}/app.tcl"], build=(["sh", "-c", "echo 'package require sqlite3' | tclsh"],)),
 )
