@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-from cluster import TOP_SRC, Cluster, HarnessError, find_binary
+from cluster import TOP_SRC, Cluster, HarnessError, SqlError, find_binary
 from marks import note
 from sandbox import Sandbox
 
@@ -128,6 +128,23 @@ def make_test(document):
 
 def has_commands(document):
     return any(blocks.commands(block) for block in blocks.parse(document, blocks.read(TOP_SRC, document)) if not blocks.complaint(block))
+
+
+def test_restart__connection_from_before__fails_until_it_is_opened_anew():
+    with Cluster(n=2) as cluster:
+        replica = cluster.replicas[0]
+        replica.sql("app.db", "PRAGMA journal_mode = WAL; CREATE TABLE t (x)")
+        with replica.conn("app.db") as before:
+            before("SELECT count(*) FROM t")
+            assert replica.stop_litefwd() == 0
+            replica.start_litefwd()
+            try:
+                before("SELECT count(*) FROM t")
+                raise AssertionError("a connection from before the restart still reads")
+            except SqlError as error:
+                assert error.name == "SQLITE_PROTOCOL" or error.name.startswith("SQLITE_IOERR"), error
+        replica.sql("app.db", "INSERT INTO t VALUES (1)")
+        assert cluster.primary.sql("app.db", "SELECT count(*) FROM t") == "1\n"
 
 
 globals().update({test.__name__: test for test in map(make_test, filter(has_commands, blocks.documents(TOP_SRC)))})
