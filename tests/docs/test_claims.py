@@ -64,6 +64,17 @@ class Claims(unittest.TestCase):
         rows = EVENT_ROW.findall(text_of("docs/troubleshooting.md"))
         self.assertEqual(sorted(logged), sorted(rows))
 
+    def test_benchmarks__options_and_filters__exist(self):
+        document = text_of("docs/BENCHMARKS.md")
+        options = set(re.findall(r"--[a-z]+(?=[ ,`'])", document))
+        known = re.findall(r'add_argument\("(--[a-z]+)"', text_of("tests/bench/bench.py", "tests/bench/bench_gateway.py"))
+        self.assertGreater(len(options), 4)
+        self.assertEqual([], sorted(options - set(known)))
+        for part in re.findall(r"CLUSTER_ARGS=(\w+)", document):
+            self.assertTrue([name for name in names_of_tests() if part in name], part)
+        for target in re.findall(r"`make ([a-z-]+)", document):
+            self.assertRegex(text_of("Makefile.am"), rf"(?m)^{target}:")
+
     def test_functions__named_in_architecture__exist(self):
         source = text_of(*files("src", ".c", ".h"), *files("tests/unit", ".c"))  # faults have names there
         named = set(re.findall(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+)(?:\(\))?`", text_of("ARCHITECTURE.md")))
