@@ -7,6 +7,9 @@ each what it prints. Other languages (text, yaml, ini ...) are not commands. Abo
     <!-- run on every node -->  sh: in turn; or: on primary, on replica, here
     <!-- not run: why -->       the reason is for whoever looks for what is not tested
 
+A document whose commands another test runs says so once, at its top: `<!-- every block is run by WHAT -->`, WHAT being a file of tests/ or
+a target of the makefile (`make check-…`).
+
 tests/docs/test_claims.py demands that, tests/cluster/test_docs.py runs them.
 """
 import collections
@@ -23,6 +26,7 @@ Command = collections.namedtuple("Command", "where text expected line")
 
 _FENCE = re.compile(r"^( *)```+ *(\w*)")
 _MARK = re.compile(r"^ *<!-- ((?:not )?run\b.*?) *-->$")
+_ELSEWHERE = re.compile(r"^<!-- every block is (run by .*?) *-->$")
 _PROMPT = re.compile(r"^(primary|replica|)[$] (.*)$")
 
 
@@ -42,16 +46,18 @@ def read(top, document):
 
 def parse(document, text):
     """Every fenced block, in order. mark: None where there is none. Its text has the fence's indentation taken off."""
-    blocks, mark, lines, begin, fence = [], None, [], 0, None
+    blocks, mark, lines, begin, fence, elsewhere = [], None, [], 0, None, None
     for number, line in enumerate(text.splitlines(), 1):
         match = _FENCE.match(line)
         if fence is None and match:
             fence, lines, begin = match, [], number
         elif fence is not None and line.strip() == "```":
-            blocks.append(Block(document, begin, fence[2], mark, "".join(lines)))
+            blocks.append(Block(document, begin, fence[2], mark or (elsewhere if fence[2] in COMMANDS else None), "".join(lines)))
             fence = mark = None
         elif fence is not None:
             lines.append((line[len(fence[1]):] if line.startswith(fence[1]) else line) + "\n")
+        elif _ELSEWHERE.match(line) and not blocks:
+            elsewhere = _ELSEWHERE.match(line)[1]
         elif _MARK.match(line):
             mark = _MARK.match(line)[1]
         elif line.strip():
@@ -67,6 +73,8 @@ def complaint(block):
         return "a mark above a block that holds no commands" if block.mark else None
     if block.mark is None:
         return "neither run nor marked with a reason"
+    if block.mark.startswith("run by "):
+        return None
     if block.mark.startswith("not run"):
         return None if re.match(r"not run: .{10,}", block.mark) else "no reason"
     if block.language == "console":
@@ -91,7 +99,7 @@ def _session(block):
 
 def commands(block):
     """What is to be run of a block without a complaint()."""
-    if block.language not in COMMANDS or block.mark.startswith("not run"):
+    if block.language not in COMMANDS or block.mark.startswith(("not run", "run by ")):
         return []
     if block.language == "console":
         return _session(block)

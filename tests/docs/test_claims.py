@@ -45,6 +45,14 @@ class Claims(unittest.TestCase):
         self.assertGreater(len(run), 20)
         self.assertLess(len(left_out), len(run) / 3, left_out)
 
+    def test_blocks__run_by_another_test__it_exists_and_knows_the_document(self):
+        for document in blocks.documents(TOP):
+            for by in {block.mark[len("run by "):] for block in blocks.parse(document, blocks.read(TOP, document)) if (block.mark or "").startswith("run by ")}:
+                if by.startswith("make "):
+                    self.assertRegex(text_of("Makefile.am"), rf"(?m)^{re.escape(by[len('make '):])}:", document)
+                else:
+                    self.assertIn(os.path.basename(document), text_of(by), document)
+
     def test_tests__named_in_documents__exist(self):
         exist = names_of_tests()
         self.assertGreater(len(exist), 500)
@@ -133,6 +141,12 @@ class Blocks(unittest.TestCase):
 
     def test_parse__no_end__error(self):
         self.assertRaises(ValueError, self.parse, "```sh\na\n")
+
+    def test_parse__every_block_is_run_by_another_test__its_mark_unless_it_has_its_own(self):
+        first, second, third = self.parse("<!-- every block is run by tests/x.py -->\n# X\n```sh\na\n```\n<!-- run on here -->\n```sh\nb\n```\n```yaml\nc\n```\n")
+        self.assertEqual(("run by tests/x.py", "run on here", None), (first.mark, second.mark, third.mark))
+        self.assertEqual([None, None, None], [blocks.complaint(block) for block in (first, second, third)])
+        self.assertEqual([], blocks.commands(first))
 
     def test_complaint__marks_that_say_nothing__told(self):
         for mark in ("not run", "not run: no", "run", "run on the moon"):
