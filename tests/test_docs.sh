@@ -25,7 +25,7 @@ same() { # NAME LEFT RIGHT
 
 "$litefwd" --help >"$dir/help.txt"
 
-echo "1..9"
+echo "1..10"
 # What is made of the table of options is what the program prints now.
 status=0
 LITEFWD=$litefwd "$top/scripts/update-generated" --check >"$dir/generated" || status=1
@@ -36,6 +36,11 @@ ok options__generated_files__current "$status"
 awk '/^OPTIONS/ { on = 1; next } on && /^$/ { exit } on { sub(/=.*/, "", $1); print $1 }' "$dir/help.txt" | sort >"$dir/help"
 awk '/begin options$/ { on = 1 } /end options$/ { on = 0 } on && /^\.It Cm / { print $3 }' "$top/man/litefwd.8" | sort >"$dir/man"
 same options__man_page__those_of_help "$dir/help" "$dir/man"
+
+# README has the most important ones, as docs/options.md has them all.
+awk '/^\| Option / { on = 1; next } on && !/^\|/ { exit } on && !/^\| *-/' "$top/README.md" >"$dir/readme"
+grep -Fxf "$top/docs/options.md" "$dir/readme" >"$dir/readme-right"
+same options__readme__some_of_them "$dir/readme" "$dir/readme-right"
 
 # Every flag of the synopsis is in both.
 status=0
