@@ -8,6 +8,8 @@
 #ifndef LITEFWD_FS_FS_H
 #define LITEFWD_FS_FS_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <jansson.h>
@@ -44,6 +46,14 @@ struct fs_companion {
 	void *ctx;
 };
 void fs_set_companion(struct fs *fs, const struct fs_companion *companion);
+
+/*
+ * For a watchdog: the loop has come round since the call, and so has each worker that has nothing to do; who waits for LiteFS or
+ * the network is alive. false by until_ns otherwise, with what does not answer; a lock of ours that nobody gives back: never returns.
+ * fs_status_line: for people; does not block. Any thread but the loop's, between fs_new() and fs_free().
+ */
+bool fs_alive(struct fs *fs, int64_t until_ns, char *why, size_t size);
+void fs_status_line(struct fs *fs, char *line, size_t size);
 
 /* role's on_change lands here. Any thread; does not block. */
 struct role_state;

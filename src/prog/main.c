@@ -28,17 +28,21 @@
 #include "litefs/role.h"
 #include "prog/aborter.h"
 #include "prog/mount_check.h"
+#include "prog/notify.h"
 #include "prog/options.h"
 #include "prog/privileges.h"
 
 /* How often the wait for LiteFS looks whether it was told to stop. */
 #define STOP_POLL_NS (100 * NS_PER_MS)
+/* What a start may take besides the wait for LiteFS: the HALTs of a predecessor, a dead mount. */
+#define START_MS 30000
 
 /* ---- signals ---- */
 
-/* Handlers touch these two only. Threads that main starts have the signals blocked. */
+/* Handlers touch these only. Threads that main starts have the signals blocked. */
 static volatile sig_atomic_t stop_requested;
 static struct fs *volatile stop_fs;
+static struct notify *volatile stop_notify;
 
 static void on_stop(int sig)
 {
@@ -47,6 +51,7 @@ static void on_stop(int sig)
 
 	(void)sig;
 	stop_requested = 1;
+	notify_stopping(stop_notify);
 	if (fs)
 		fs_stop(fs);
 	errno = saved_errno;
@@ -84,6 +89,7 @@ static void signals_block(int how)
 struct link {
 	pthread_mutex_t mutex;
 	struct fs *fs; /* NULL: not yet, or no more */
+	struct notify *notify; /* constant; NULL: nobody is told */
 };
 
 static void on_role_change(void *ctx, const struct role_state *state)
@@ -94,6 +100,7 @@ static void on_role_change(void *ctx, const struct role_state *state)
 	if (link->fs)
 		fs_role_changed(link->fs, state);
 	pthread_mutex_unlock(&link->mutex);
+	notify_poke(link->notify);
 }
 
 static void link_set(struct link *link, struct fs *fs)
@@ -148,6 +155,30 @@ static int gate_start(struct gate *gate, const struct settings *opt, struct role
 
 	signals_block(SIG_BLOCK);
 	ret = gateway_start(&config, &gate->gateway);
+	signals_block(SIG_UNBLOCK);
+	return ret;
+}
+
+/* ---- service manager ---- */
+
+static bool watch_alive(void *ctx, int64_t until_ns, char *why, size_t size)
+{
+	return fs_alive(ctx, until_ns, why, size);
+}
+
+static void watch_status(void *ctx, char *line, size_t size)
+{
+	fs_status_line(ctx, line, size);
+}
+
+/* Ready as soon as the loop of fs_run() answers. */
+static int watch_start(struct notify *notify, struct fs *fs)
+{
+	const struct notify_config config = {.alive = watch_alive, .status = watch_status, .ctx = fs};
+	int ret;
+
+	signals_block(SIG_BLOCK);
+	ret = notify_watch(notify, &config);
 	signals_block(SIG_UNBLOCK);
 	return ret;
 }
@@ -260,6 +291,8 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 	log_info("mounted", "litefs_dir=\"%s\" mountpoint=\"%s\" version=" PACKAGE_VERSION, opt->litefs_dir,
 		 opt->mountpoint);
 	ret = opt->gateway ? gate_start(&gate, opt, role, node_id, fs) : 0;
+	if (!ret)
+		ret = watch_start(link->notify, fs);
 	if (!ret && ready_fd >= 0)
 		daemon_ready(ready_fd);
 	if (!ret && !stop_requested)
@@ -268,14 +301,16 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 		log_error("serving_failed", "error=\"%s\"", strerror(-ret));
 	link_set(link, NULL);
 	stop_fs = NULL;
+	fs_stop(fs);
+	notify_unwatch(link->notify);
 	fs_free(fs);
 	log_info("unmounted", "mountpoint=\"%s\"", opt->mountpoint);
 	return ret ? EXIT_FAILED : EXIT_OK;
 }
 
-static int serve(const struct settings *opt, int ready_fd)
+static int serve(const struct settings *opt, struct notify *notify, int ready_fd)
 {
-	struct link link = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+	struct link link = {.mutex = PTHREAD_MUTEX_INITIALIZER, .notify = notify};
 	struct aborter aborter;
 	struct role *role = NULL;
 	struct role_config config = {
@@ -335,10 +370,12 @@ static int command_version(void)
 	return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : EXIT_OK;
 }
 
-static int check_and_serve_with(struct settings *opt)
+static int check_and_serve_with(struct settings *opt, struct notify *notify)
 {
 	int lock_fd = -1, ready_fd = -1, code;
 
+	/* Twice: for its mount, and for its answer. */
+	notify_starting(notify, "waiting for LiteFS", 2 * opt->wait_ms + START_MS);
 	if (mount_check_fuse(opt))
 		return EXIT_FAILED;
 	if (mount_check_litefs_dir(opt))
@@ -351,7 +388,7 @@ static int check_and_serve_with(struct settings *opt)
 	if (!opt->foreground && (ready_fd = daemon_fork()) < 0)
 		code = EXIT_FAILED;
 	else
-		code = serve(opt, ready_fd);
+		code = serve(opt, notify, ready_fd);
 	close(lock_fd);
 	return code;
 }
@@ -359,6 +396,7 @@ static int check_and_serve_with(struct settings *opt)
 static int check_and_serve(struct settings *opt)
 {
 	struct gw_secret *secret = NULL;
+	struct notify *notify;
 	int code;
 
 	if (options_resolve(opt))
@@ -371,7 +409,10 @@ static int check_and_serve(struct settings *opt)
 		}
 	}
 	opt->gw_secret = secret;
-	code = check_and_serve_with(opt);
+	stop_notify = notify = notify_new();
+	code = check_and_serve_with(opt, notify);
+	stop_notify = NULL;
+	notify_free(notify);
 	opt->gw_secret = NULL;
 	gw_secret_free(secret);
 	return code;
