@@ -403,10 +403,10 @@ def test_purge__as_documented__leaves_nothing(place):
     tree = place.tree(*place.fresh)
     with place.machine(tree) as machine:
         listing = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /var/log -o -path /var/cache -o -path /var/lib/dpkg " \
-                  "-o -path /var/lib/systemd -o -path /var/lib/apt -o -path /tmp -o -path /var/tmp -o -path /other \\) -prune -o -print | sort"
+                  "-o -path /var/lib/systemd -o -path /var/lib/apt -o -path /var/lib/litefs -o -path /tmp -o -path /var/tmp -o -path /other \\) -prune -o -print | sort"
         install(machine)
         # What it depends on stays, and so does LiteFS.
-        machine.run("dpkg -P litefwd; " + listing + " >/root/before; touch /root/after; cd /root; apt-get install -y -qq ./litefwd_*.deb")
+        machine.run("dpkg -P litefwd; touch /root/before /root/after; " + listing + " >/root/before; cd /root; apt-get install -y -qq ./litefwd_*.deb")
         with_unit(machine)
         write_here(machine, 1)
         machine.run(doc("Removal").replace("purge", "purge -y -qq"))
@@ -428,7 +428,7 @@ def dockerfile(path):
 
 def build_image(place):
     """What `docker build` would do, of the instructions that are used: one step after the other, on debootstrap's tree."""
-    context = os.path.join(place.base, "context")
+    context = os.path.join(temporary(place.base), "context")
     shutil.copytree(CONTAINER, context)
     shutil.copy(DEB, context)
     tree, entrypoint = None, None
@@ -466,9 +466,11 @@ class Container:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child", "chroot", tree.root, "/bin/sh", "-ec", script],
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
-        (self.pid,) = wait_until("it has a process 1", lambda: self._children())
+        (self.pid,) = wait_until("it has a process 1", self._children)
 
     def _children(self):
+        if self.process.poll() is not None:
+            raise MachineError(f"it has ended with {self.process.returncode}:\n{self.text()}")
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:
             return [int(pid) for pid in file.read().split()]
 
@@ -492,13 +494,16 @@ class Container:
             self.process.wait(30)
 
 
-def container(place, application):
+def container(place, application="sleep infinity"):
+    """application: what stands for the user's, as a line of a shell script."""
     tree, entrypoint = build_image(place)
-    tree.write("/etc/other/litefs.yml", PRIMARY_YML)
+    tree.write("/usr/local/bin/app", f"#!/bin/sh\n{application}\n", 0o755)
+    elsewhere = lambda text: text.replace("127.0.0.2:20202", "127.0.0.2:20203")  # the recipe's LiteFS takes 20202 on all addresses
+    tree.write("/etc/other/litefs.yml", elsewhere(PRIMARY_YML))
     text = open(tree.path("/etc/litefs.yml"), encoding="utf-8").read()
     assert "litefwd-entry sleep infinity" in text
     # The example's lease is a Consul's: this one's is static, as its comment says.
-    text = re.sub(r"(?ms)^lease:.*", REPLICA_YML[REPLICA_YML.index("lease:"):], text).replace("sleep infinity", application)
+    text = re.sub(r"(?ms)^lease:.*", elsewhere(REPLICA_YML[REPLICA_YML.index("lease:"):]), text).replace("sleep infinity", "app")
     tree.write("/etc/litefs.yml", text)
     box = Container(tree, entrypoint, os.path.join(tree.base, "console.log"))
     try:
@@ -511,7 +516,7 @@ def container(place, application):
 
 
 def test_container__built_and_run_as_the_recipe_says__writable_and_stopped_in_order(place):
-    with container(place, "sleep infinity") as box:
+    with container(place) as box:
         box.run("sqlite3 /other/litefs/app.db 'PRAGMA journal_mode = wal; CREATE TABLE t(who, n)'")
         wait_until("the replica has it", lambda: box.run("ls /litefs/app.db", check=False).strip() == "/litefs/app.db")
         before = int(box.run("cut -d/ -f1 /other/litefs/app.db-pos"), 16)
@@ -523,14 +528,14 @@ def test_container__built_and_run_as_the_recipe_says__writable_and_stopped_in_or
 
 
 def test_container__litefwd_dies__container_ends(place):
-    with container(place, "sleep infinity") as box:
+    with container(place) as box:
         box.run("pkill -KILL -x litefwd")
         assert box.process.wait(60 * slow_factor()) == 1
         assert "litefwd has ended" in box.text()
 
 
 def test_container__application_ends__container_ends_as_it_did(place):
-    with container(place, "sh -c \"while [ ! -e /end ]; do sleep 0.1; done; exit 7\"") as box:
+    with container(place, "while [ ! -e /end ]; do sleep 0.1; done; exit 7") as box:
         box.run("touch /end")
         assert box.process.wait(60 * slow_factor()) == 7, box.text()[-2000:]
 
