@@ -651,7 +651,7 @@ void *db_guard_main(void *arg)
 		if (step < next)
 			next = step;
 		if (next > clock_now_ns())
-			clock_cond_wait_until(&db->g_cond, &db->mu, next);
+			db_guard_rest_locked(db, next);
 	}
 	if (db->guard_held)
 		db_give_guard_locked(db);

@@ -137,6 +137,8 @@ struct db {
 	pthread_cond_t g_cond, u_cond; /* the workers */
 	pthread_cond_t changed; /* token free, window closed, files unused, readers gone */
 	pthread_t g_thread, u_thread;
+	bool g_rests, u_rests; /* it waits for work, and for nothing else */
+	bool g_called, u_called; /* db_alive() waits for it to come round */
 	bool stop;
 	int64_t stop_ns; /* since when */
 
@@ -324,6 +326,10 @@ struct lock_owner *db_writer_locked(const struct db *db); /* holds WRITE, or RES
 enum lock_slot db_write_slot_locked(const struct db *db);
 bool db_reader_claims_locked(const struct db *db); /* somebody holds READ1..4 exclusively, to set its mark */
 bool db_single_locked(const struct db *db, pid_t tgid); /* the process has at most one connection */
+
+/* The two workers' wait for work, until next_ns; they come round when db_alive() calls. mu held, let go while waiting. */
+void db_guard_rest_locked(struct db *db, int64_t next_ns);
+void db_upstream_rest_locked(struct db *db, int64_t next_ns);
 
 /* LiteFS' files may be used until files_put(); -ENOTCONN while LiteFS is gone. */
 int db_files_get_locked(struct db *db);

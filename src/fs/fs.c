@@ -334,6 +334,7 @@ static int loop(struct fs *fs)
 	int res = 0;
 
 	while (!fuse_session_exited(fs->session)) {
+		fs_beat(fs);
 		if (atomic_load(&fs->stopping) && !closing) {
 			closing = pthread_create(&closer, NULL, closer_main, fs) == 0;
 			if (!closing)
