@@ -56,7 +56,7 @@ def assert_degraded(cluster, node, reason):
 
 @bound(180)
 def test_primarys_litefs_stopped__both_nodes_say_so__and_are_well_again_after_it():
-    with Cluster(n=2, metrics=True, litefwd_opts={"halt_timeout": "4s", "commit_timeout": "20s"}) as cluster:
+    with Cluster(n=2, metrics=True, litefwd_opts={"halt_timeout": "2s", "commit_timeout": "20s"}) as cluster:
         create(cluster)
         primary, replica = cluster.primary, cluster.replicas[0]
         txid = primary.pos(DB)[0]
