@@ -45,7 +45,7 @@ expect option__value_too_many__usage 2 "option ro takes no value" -o ro=1 "$dir/
 expect option__bad_time__says_what_is_expected 2 "a time such as" -o halt_timeout=ten "$dir/src" "$dir/mnt"
 expect option__bad_size__says_what_is_expected 2 "a size such as" -o spool_threshold=16X "$dir/src" "$dir/mnt"
 expect option__https__says_what_is_expected 2 "no https" -o litefs_url=https://localhost "$dir/src" "$dir/mnt"
-expect option__hold_beyond_the_locks_life__usage 2 "more than can be honoured" -o halt_max_hold=30s "$dir/src" "$dir/mnt"
+expect option__hold_beyond_the_locks_life__usage 2 "out of bounds: from 0 to 15s" -o halt_max_hold=30s "$dir/src" "$dir/mnt"
 expect option__config_missing__failed 1 "No such file" -o "litefs_config=$dir/none.yml" "$dir/src" "$dir/mnt"
 expect gateway__no_address__says_what_is_expected 2 "an address and a port" -o gateway=here:1 "$dir/src" "$dir/mnt"
 expect gateway__open_to_others__says_what_to_do 1 "give gateway_secret=FILE" -o gateway=0.0.0.0:1 "$dir/src" "$dir/mnt"

@@ -13,15 +13,21 @@ struct gw_secret;
 
 struct settings {
 	/* positional */
-	char *litefs_dir; /* absolute, resolved */
+	char *litefs_dir; /* absolute, resolved; NULL until options_resolve() where litefs.yml is to say it */
 	char *mountpoint; /* absolute */
+	char *source; /* what mount tables show: LITEFS_DIR as it was given, "none" too */
 	/* program */
 	bool foreground; /* -f */
 	bool debug; /* -d: implies -f */
 	bool show_help, show_version;
+	bool as_mount; /* called as mount.litefwd, by mount(8) */
+	bool fake; /* mount -f: do all but mount */
+	bool no_exec; /* noexec, or a user's mount: no program is run from here */
 	/* -o, DESIGN 10; owned strings, NULL: not given. Times in ms, sizes in bytes. */
+	char *config; /* litefwd.conf, when one was read */
 	char *litefs_url;
 	char *litefs_config;
+	bool no_expand_env; /* of litefs_config */
 	char *primary_url;
 	char *gateway; /* ADDR:PORT to answer other nodes' litefwd at; NULL: not */
 	char *gateway_url; /* template: where the primary's litefwd answers; NULL: HALT alone */

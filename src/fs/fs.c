@@ -211,13 +211,15 @@ static int make_session(struct fs *fs)
 	char fsname[4200];
 	int err = 0;
 
-	snprintf(fsname, sizeof fsname, "fsname=%s", s->litefs_dir);
+	/* As fstab has it: `mount -a` compares, and mounts again what it does not find. */
+	snprintf(fsname, sizeof fsname, "fsname=%s", s->source ? s->source : s->litefs_dir);
 	for (char *p = fsname + 7; *p; p++)
 		if (*p == ',')
 			*p = '?';
 	if (fuse_opt_add_arg(&args, "litefwd") || fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, fsname) ||
 	    fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, "subtype=litefwd,default_permissions") ||
 	    (s->allow_other && (fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, "allow_other"))) ||
+	    (s->no_exec && (fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, "noexec"))) ||
 	    (s->ro && (fuse_opt_add_arg(&args, "-o") || fuse_opt_add_arg(&args, "ro"))))
 		err = -ENOMEM;
 	if (!err) {

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -21,8 +22,11 @@
 #include <yaml.h>
 
 #define CONFIG_MAX (1024 * 1024) /* of the file, and of its expansion */
+#define DEFAULT_FUSE_DIR "/litefs"
+#define DEFAULT_DATA_DIR "/var/lib/litefs"
 #define DEFAULT_PORT 20202
 #define MERGE_DEPTH 8
+#define MERGES_MAX 10000
 
 /* ---- bytes ---- */
 
@@ -89,6 +93,28 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f';
 }
 
+/* What Go's strings.TrimSpace() takes away besides ASCII's, each as UTF-8. */
+static const char *const wide_blanks[] = {
+	"\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80", "\xe2\x80\x80", "\xe2\x80\x81", "\xe2\x80\x82",
+	"\xe2\x80\x83", "\xe2\x80\x84", "\xe2\x80\x85", "\xe2\x80\x86", "\xe2\x80\x87", "\xe2\x80\x88",
+	"\xe2\x80\x89", "\xe2\x80\x8a", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f",
+	"\xe3\x80\x80",
+};
+
+/* How many bytes of blank s[0..len) begins with, or ends with. */
+static size_t blank_at(const char *s, size_t len, bool end)
+{
+	if (len && (is_blank(s[end ? len - 1 : 0]) || s[end ? len - 1 : 0] == '\v'))
+		return 1;
+	for (size_t i = 0; i < sizeof wide_blanks / sizeof wide_blanks[0]; i++) {
+		size_t n = strlen(wide_blanks[i]);
+
+		if (n <= len && !memcmp(end ? s + len - n : s, wide_blanks[i], n))
+			return n;
+	}
+	return 0;
+}
+
 static bool is_special(char c)
 {
 	return c && (strchr("*#$@!?-", c) || (c >= '0' && c <= '9'));
@@ -97,6 +123,7 @@ static bool is_special(char c)
 /* The value of the variable named by s[0..len): "" where there is none. */
 static const char *env(const char *s, size_t len)
 {
+	static __thread char hostname[HOST_NAME_MAX + 1];
 	char name[256];
 	const char *v;
 
@@ -105,7 +132,12 @@ static const char *env(const char *s, size_t len)
 	memcpy(name, s, len);
 	name[len] = 0;
 	v = getenv(name);
-	return v ? v : "";
+	if (v && *v)
+		return v;
+	/* LiteFS sets this one for itself where it is not there: a shell has it, but a service does not. */
+	if (!strcmp(name, "HOSTNAME") && gethostname(hostname, sizeof hostname - 1) == 0)
+		return hostname;
+	return "";
 }
 
 /*
@@ -150,11 +182,12 @@ static int put_variable(struct text *t, const char *s, size_t len)
 {
 	const char *v;
 	bool truth;
+	size_t n;
 
-	while (len && is_blank(*s))
-		s++, len--;
-	while (len && is_blank(s[len - 1]))
-		len--;
+	while ((n = blank_at(s, len, false)))
+		s += n, len -= n;
+	while ((n = blank_at(s, len, true)))
+		len -= n;
 	if (evaluate(s, len, &truth))
 		v = truth ? "true" : "false";
 	else
@@ -215,6 +248,7 @@ static int expand(const struct text *in, struct text *out)
 struct loader {
 	yaml_document_t *doc;
 	struct litefs_config *config; /* being filled */
+	unsigned merges; /* followed so far: lists of lists of them could have no end */
 };
 
 static int bad(struct loader *l, const yaml_node_t *node, const char *what)
@@ -233,6 +267,9 @@ static bool is_null(const yaml_node_t *node)
 		return true;
 	if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
 		return false;
+	/* libyaml has "str" for what has no tag; another one makes a value even of nothing. */
+	if (strcmp((const char *)node->tag, YAML_STR_TAG) != 0 && strcmp((const char *)node->tag, YAML_NULL_TAG) != 0)
+		return false;
 	v = (const char *)node->data.scalar.value;
 	return !strcmp(v, "") || !strcmp(v, "~") || !strcmp(v, "null") || !strcmp(v, "Null") || !strcmp(v, "NULL");
 }
@@ -241,6 +278,26 @@ static bool key_is(const yaml_node_t *node, const char *key)
 {
 	return node && node->type == YAML_SCALAR_NODE && node->data.scalar.length == strlen(key) &&
 	       !memcmp(node->data.scalar.value, key, strlen(key));
+}
+
+static int get(struct loader *l, const yaml_node_t *map, const char *key, int depth, yaml_node_t **ret);
+
+/* The same in what a "<<" names: one mapping, or a list of them of which the first wins. */
+static int get_merged(struct loader *l, const yaml_node_t *merged, const char *key, int depth, yaml_node_t **ret)
+{
+	int err = 0;
+
+	if (merged->type == YAML_MAPPING_NODE)
+		return get(l, merged, key, depth, ret);
+	if (merged->type != YAML_SEQUENCE_NODE)
+		return 0;
+	for (yaml_node_item_t *item = merged->data.sequence.items.start; item < merged->data.sequence.items.top; item++) {
+		yaml_node_t *map = yaml_document_get_node(l->doc, *item);
+
+		if (!err && !*ret && map && map->type == YAML_MAPPING_NODE)
+			err = get(l, map, key, depth, ret);
+	}
+	return err;
 }
 
 /* The value of key in a mapping, NULL when absent; what a "<<" merges in comes second. */
@@ -260,8 +317,8 @@ static int get(struct loader *l, const yaml_node_t *map, const char *key, int de
 		found = yaml_document_get_node(l->doc, pair->value);
 	}
 	*ret = found;
-	if (!found && merged && merged->type == YAML_MAPPING_NODE && depth < MERGE_DEPTH)
-		return get(l, merged, key, depth + 1, ret);
+	if (!found && merged && depth < MERGE_DEPTH && l->merges++ < MERGES_MAX)
+		return get_merged(l, merged, key, depth + 1, ret);
 	return 0;
 }
 
@@ -295,6 +352,28 @@ static int take(struct loader *l, const yaml_node_t *map, const char *key, char 
 		return bad(l, node, "must not contain a zero byte");
 	*ret = strdup((const char *)node->data.scalar.value);
 	return *ret ? 0 : -ENOMEM;
+}
+
+static const char *const bool_words[2][12] = {
+	{"false", "False", "FALSE", "n", "N", "no", "No", "NO", "off", "Off", "OFF", NULL},
+	{"true", "True", "TRUE", "y", "Y", "yes", "Yes", "YES", "on", "On", "ON", NULL},
+};
+
+/* *ret is unchanged where key is absent or null. */
+static int take_bool(struct loader *l, const yaml_node_t *map, const char *key, bool *ret)
+{
+	yaml_node_t *node = NULL;
+	int err = map ? get(l, map, key, 0, &node) : 0;
+
+	if (err || is_null(node))
+		return err;
+	for (int value = 0; node->type == YAML_SCALAR_NODE && value < 2; value++)
+		for (const char *const *word = bool_words[value]; *word; word++)
+			if (key_is(node, *word)) {
+				*ret = value;
+				return 0;
+			}
+	return bad(l, node, "must be true or false");
 }
 
 /* ---- http.addr ---- */
@@ -354,6 +433,7 @@ static int take_all(struct loader *l, const yaml_node_t *root)
 		{"lease", "consul", "key", &c->lease_consul_key},
 		{"http", NULL, "addr", &addr},
 	};
+	yaml_node_t *lease = NULL;
 	int err = 0;
 
 	if (!root)
@@ -370,7 +450,16 @@ static int take_all(struct loader *l, const yaml_node_t *root)
 			err = take(l, map, values[i].key, values[i].ret);
 	}
 	if (!err)
+		err = section(l, root, "lease", &lease);
+	c->lease_candidate = true;
+	if (!err)
+		err = take_bool(l, lease, "candidate", &c->lease_candidate);
+	if (!err)
 		err = local_url_of(l, addr, &c->local_url);
+	if (!err && !c->fuse_dir && !(c->fuse_dir = strdup(DEFAULT_FUSE_DIR)))
+		err = -ENOMEM;
+	if (!err && !c->data_dir && !(c->data_dir = strdup(DEFAULT_DATA_DIR)))
+		err = -ENOMEM;
 	free(addr);
 	return err;
 }
@@ -387,8 +476,8 @@ static int parse(const struct text *text, struct litefs_config *config)
 	yaml_parser_set_input_string(&parser, (const unsigned char *)text->data, text->len);
 	if (!yaml_parser_load(&parser, &doc)) {
 		err = parser.error == YAML_MEMORY_ERROR ? -ENOMEM : -EBADMSG;
-		snprintf(config->message, sizeof config->message, "line %zu: not YAML: %s", parser.problem_mark.line + 1,
-			 parser.problem ? parser.problem : "unreadable");
+		snprintf(config->message, sizeof config->message, "line %zu: not YAML: %s%s%s", parser.problem_mark.line + 1,
+			 parser.context ? parser.context : "", parser.context ? ", " : "", parser.problem ? parser.problem : "unreadable");
 	} else {
 		err = take_all(&l, yaml_document_get_root_node(&doc));
 		yaml_document_delete(&doc);
@@ -397,14 +486,14 @@ static int parse(const struct text *text, struct litefs_config *config)
 	return err;
 }
 
-int litefs_config_load(const char *path, struct litefs_config *ret)
+int litefs_config_load(const char *path, bool expand_env, struct litefs_config *ret)
 {
 	struct text raw = {0}, text = {0};
 	struct litefs_config config = {0};
 	int err = read_file(path, &raw);
 
 	if (!err)
-		err = expand(&raw, &text);
+		err = expand_env ? expand(&raw, &text) : text_put(&text, raw.data, raw.len);
 	if (err == -EFBIG) {
 		snprintf(config.message, sizeof config.message, "longer than %d bytes: is no litefs.yml", CONFIG_MAX);
 		err = -EBADMSG;

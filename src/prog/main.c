@@ -31,6 +31,7 @@
 #include "prog/metrics.h"
 #include "prog/mount_check.h"
 #include "prog/options.h"
+#include "prog/options_print.h"
 #include "prog/privileges.h"
 #include "prog/status.h"
 
@@ -382,6 +383,10 @@ static int check_and_serve_with(struct settings *opt)
 		return EXIT_NO_LITEFS;
 	if (mount_check_mountpoint(opt) || mount_check_lock(opt, &lock_fd))
 		return EXIT_FAILED;
+	if (opt->fake) {
+		close(lock_fd);
+		return EXIT_OK;
+	}
 	if (!opt->primary_url && !opt->lease_url && !opt->lease_consul_key)
 		fputs("litefwd: neither primary_url= nor litefs_config= is given: "
 		      "while this node is a replica, nothing can be written here\n", stderr);
@@ -414,13 +419,29 @@ static int check_and_serve(struct settings *opt)
 	return code;
 }
 
+/* What the generated files repeat of the table of options: for `make update-generated`. */
+static int command_options(int argc, char **argv)
+{
+	if (argc != 3 || options_print(argv[2])) {
+		fputs("usage: litefwd options --man | --man-conf | --markdown | --conf | --bash | --zsh\n", stderr);
+		return EXIT_USAGE;
+	}
+	return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : EXIT_OK;
+}
+
+/* mount(8) knows other codes: 1 wrong invocation, 32 the mount failed. */
+static int mount_helper_code(int code)
+{
+	return code == EXIT_OK ? 0 : code == EXIT_USAGE ? 1 : 32;
+}
+
 static int command_mount(int argc, char **argv)
 {
 	struct settings opt;
 	int code;
 
 	options_init(&opt);
-	if (options_parse(&opt, argc, argv))
+	if (options_parse(&opt, argc, argv, OPTIONS_CONFIG))
 		code = EXIT_USAGE;
 	else if (opt.show_help)
 		code = command_help();
@@ -428,6 +449,8 @@ static int command_mount(int argc, char **argv)
 		code = command_version();
 	else
 		code = check_and_serve(&opt);
+	if (opt.as_mount)
+		code = mount_helper_code(code);
 	options_fini(&opt);
 	return code;
 }
@@ -441,6 +464,7 @@ struct command {
 static const struct command commands[] = {
 	{"status", command_status},
 	{"check", command_check},
+	{"options", command_options},
 	{NULL, command_mount},
 };
 

@@ -1,6 +1,7 @@
 /*
- * options: one table of options that feeds parser, --help and defaults (the man
- * page is compared with it by a test).
+ * options: from argv, litefwd.conf and litefs.yml to struct settings, by the one table of options_table.h.
+ *
+ *	default < litefs.yml (what it says of LiteFS) < litefwd.conf < command line; within each the last one wins
  *
  * Threads: before the first one. Errors: -EINVAL with a message on stderr that says what to do.
  */
@@ -12,6 +13,10 @@
 
 #include "base/settings.h"
 
+/* Where litefwd.conf is by default: sysconfdir is the build's. */
+#ifdef SYSCONFDIR
+#define OPTIONS_CONFIG SYSCONFDIR "/litefwd.conf"
+#endif
 
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_LITEFS = 3 };
 
@@ -19,14 +24,15 @@ enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NO_LITEFS = 3 };
 void options_init(struct settings *opt);
 void options_fini(struct settings *opt);
 
-/* argv as main's. 0 or -EINVAL (message printed). show_help/show_version may be set. */
-int options_parse(struct settings *opt, int argc, char **argv);
+/*
+ * argv as main's, to settings fresh from options_init(). default_config: the litefwd.conf that is read where config= does not
+ * say another and the file exists (OPTIONS_CONFIG); NULL: none. 0; -EINVAL, or -ENOENT and the like for a config= that
+ * cannot be read (message printed). show_help/show_version may be set.
+ */
+int options_parse(struct settings *opt, int argc, char **argv, const char *default_config);
 
-/* Reads litefs_config= and fills what was not given. 0 or negative errno (message printed). */
+/* Reads litefs_config= and fills what was not given, litefs_dir too. 0 or negative errno (message printed). */
 int options_resolve(struct settings *opt);
-
-/* The table as text for --help. */
-void options_print_help(void);
 
 /* Durations "250ms", "10s", "2m"; sizes "64M". 0 or -EINVAL. */
 int options_parse_duration(const char *text, int64_t *ret_ms);

@@ -438,6 +438,7 @@ class Node:
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"""fuse:
   dir: "{self.litefs_dir}"
+  allow-other: {str(self.cluster.litefs_allow_other).lower()}
 data:
   dir: "{self.data_dir}"
   compress: {str(self.cluster.compress).lower()}
@@ -659,11 +660,12 @@ class Cluster:
     all of it can be changed per node before a litefwd is started (Node.gateway, gateway_url, write_secret). secret: a text, for all.
     env: for the started litefwds and clients, beside the caller's environment.
     metrics: each litefwd answers at Node.metrics_url.
+    litefs_allow_other: users other than root may enter LiteFS' directories.
     consul: True: LiteFS' leases are a Consul's, with a TTL of consul_ttl seconds.
     """
 
     def __init__(self, n=3, litefwd=True, compress=True, litefwd_opts=None, env=None, litefwd_binary=None,
-                 gateway=False, secret=None, consul=False, consul_ttl=4, metrics=False):
+                 gateway=False, secret=None, consul=False, consul_ttl=4, litefs_allow_other=False, metrics=False):
         _install_signal_handlers()
         self.litefs_binary = find_binary("LITEFS", "tests/bin/litefs")
         self.direct_only = os.environ.get("LITEFWD_TEST_DIRECT") == "1"
@@ -671,6 +673,7 @@ class Cluster:
         self.litefwd_binary = litefwd_binary or (find_binary("LITEFWD", "litefwd") if litefwd else None)
         self.with_litefwd = litefwd
         self.compress = compress
+        self.litefs_allow_other = litefs_allow_other
         self.litefwd_opts = dict(litefwd_opts or {})
         self.env = dict(env or {})
         self.problems = []

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* What expansions find: a value with what YAML makes much of. */
 	setenv("FUZZ", "a: [b, \"c\"]\n#'", 1);
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	err = litefs_config_load(path, &config);
+	err = litefs_config_load(path, true, &config);
 	MUST(err == 0 || err == -EBADMSG);
 	if (err)
 		MUST(config.message[0] && strnlen(config.message, sizeof config.message) < sizeof config.message && !config.fuse_dir);

@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	MUST(nowhere);
 	options_init(&opt);
 	stderr = nowhere;
-	accepted = options_parse(&opt, argc, argv) == 0 && !opt.show_help && !opt.show_version;
+	accepted = options_parse(&opt, argc, argv, NULL) == 0 && !opt.show_help && !opt.show_version;
 	stderr = real;
 	if (accepted)
 		MUST(opt.litefs_dir && opt.litefs_dir[0] == '/' && opt.mountpoint && opt.mountpoint[0] == '/' &&

@@ -21,7 +21,7 @@ static int load(const char *text, size_t len, struct litefs_config *ret)
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, text, len), len);
 	close(fd);
-	err = litefs_config_load(path, ret);
+	err = litefs_config_load(path, true, ret);
 	unlink(path);
 	return err;
 }
@@ -88,8 +88,9 @@ static void load__little_or_null__defaults(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
 		assert_int_equal(load_text(texts[i], &c), 0);
-		assert_null(c.fuse_dir);
-		assert_null(c.data_dir);
+		assert_string_equal(c.fuse_dir, "/litefs");
+		assert_string_equal(c.data_dir, "/var/lib/litefs");
+		assert_true(c.lease_candidate);
 		assert_null(c.lease_type);
 		assert_null(c.lease_hostname);
 		assert_null(c.lease_advertise_url);
@@ -304,8 +305,8 @@ static void load__unreadable__errno(void **state)
 	struct litefs_config c = {0};
 
 	(void)state;
-	assert_int_equal(litefs_config_load("/nonexistent/litefs.yml", &c), -ENOENT);
-	assert_int_equal(litefs_config_load("/", &c), -EISDIR);
+	assert_int_equal(litefs_config_load("/nonexistent/litefs.yml", true, &c), -ENOENT);
+	assert_int_equal(litefs_config_load("/", true, &c), -EISDIR);
 }
 
 int main(void)

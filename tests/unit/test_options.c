@@ -30,7 +30,7 @@ static int parse(struct settings *opt, const char *first, ...)
 	va_end(ap);
 	argv[argc] = NULL;
 	options_init(opt);
-	return options_parse(opt, argc, argv);
+	return options_parse(opt, argc, argv, NULL);
 }
 
 #define PARSE_O(opt, list) parse(opt, "litefwd", "-o", list, "/l", "/m", NULL)
