@@ -109,7 +109,7 @@ def test_own_litefs_stopped__and_the_pool_full_of_waiters__status_answers():
 
 
 @bound(120)
-def test_large_upload__stalled__its_progress_is_shown():
+def test_large_upload__over_halt_and_stalled__its_progress_is_shown():
     with cluster_with_proxy() as (cluster, node, proxy):
         insert_until_ok(node, "small")
         fault = proxy.add("stall_body", method="POST", path="/tx", count_bytes=100000)
@@ -132,7 +132,7 @@ def test_large_upload__stalled__its_progress_is_shown():
 
 
 @bound(120)
-def test_replica_held_up_by_a_reader__its_lag_is_shown():
+def test_replica_held_up_by_a_reader__halt__its_lag_is_shown():
     with Cluster(n=2, metrics=True, gateway=False) as cluster:
         create(cluster)
         node = cluster.replicas[0]
