@@ -27,7 +27,7 @@ expect() { # NAME CODE TEXT ARGUMENT...
 mkdir "$dir/src" "$dir/mnt"
 fast=wait=0,state_dir=$dir/state
 
-echo "1..27"
+echo "1..35"
 expect help__asked__exit_0 0 "usage: litefwd" --help
 expect help__short_letter__exit_0 0 "usage: litefwd" -h
 expect help__beside_other_arguments__exit_0 0 "usage: litefwd" -f "$dir/src" --help
@@ -50,6 +50,17 @@ expect option__config_missing__failed 1 "No such file" -o "litefs_config=$dir/no
 expect gateway__no_address__says_what_is_expected 2 "an address and a port" -o gateway=here:1 "$dir/src" "$dir/mnt"
 expect gateway__open_to_others__says_what_to_do 1 "give gateway_secret=FILE" -o gateway=0.0.0.0:1 "$dir/src" "$dir/mnt"
 expect gateway_secret__missing__failed 1 "No such file" -o "gateway_secret=$dir/none" "$dir/src" "$dir/mnt"
+
+expect status__help__exit_0 0 "usage: litefwd status" status --help
+expect status__no_mountpoint__usage 3 "usage: litefwd status" status --json
+expect status__plain_directory__not_mounted 2 "no litefwd is mounted there" status "$dir/src"
+echo '{"version": "1", "health": {"state": "well"}}' >"$dir/src/.litefwd"
+expect status__copy_of_the_file_in_a_backup__not_mounted 2 "no litefwd is mounted there" status "$dir/src"
+rm "$dir/src/.litefwd"
+expect check__help__exit_0 0 "usage: litefwd check" check --help
+expect check__letter__usage 3 "usage: litefwd check" check -f "$dir/src"
+expect check__no_directory__usage 3 "needs litefs_config=FILE" check
+expect metrics__no_address__says_what_is_expected 2 "an address and a port" -o metrics=here:1 "$dir/src" "$dir/mnt"
 
 # From here on litefwd gets as far as looking at /dev/fuse, which may be missing where this runs.
 litefs_missing() { # NAME TEXT ARGUMENT...

@@ -377,6 +377,7 @@ void db_commit(struct db *db)
 
 	db->commit_since_ns = clock_now_ns();
 	db->tx_outcome = DB_TX_NOT_SENT;
+	atomic_store_explicit(&db->upload_size, 0, memory_order_relaxed);
 	db_set_phase(db, PHASE_BUILD);
 	if (!doomed) {
 		pthread_mutex_unlock(&db->mu);

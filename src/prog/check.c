@@ -15,7 +15,7 @@
 #include "prog/options.h"
 
 #define INFO_TIMEOUT_MS 3000
-#define SPOOL_LEAST (INT64_C(1) << 30)
+#define SPOOL_LEAST (INT64_C(256) << 20)
 #define KERNEL_MAJOR 5
 #define KERNEL_MINOR 4
 
@@ -167,10 +167,10 @@ static bool check_litefs_http(const struct settings *opt, struct api_info *info)
 
 /* ---- the command line ---- */
 
-static const char usage[] = "usage: litefwd check [-o OPTIONS] LITEFS_DIR\n"
+static const char usage[] = "usage: litefwd check [-o OPTIONS] [LITEFS_DIR]\n"
 			    "\n"
 			    "Looks whether litefwd can work on LITEFS_DIR here, with these options of the mount, and says what to do where not.\n"
-			    "It mounts nothing and changes nothing.\n"
+			    "It mounts nothing and changes nothing. LITEFS_DIR may be left out where litefs_config= says it.\n"
 			    "\n"
 			    "Exit status: 0 all is well, 1 warnings, 2 it will not work, 3 usage.\n";
 
@@ -199,11 +199,12 @@ static int run(struct settings *opt)
 int command_check(int argc, char **argv)
 {
 	/* The mount's own parser wants a MOUNTPOINT, too. */
-	char program[] = "litefwd", o[] = "-o", nowhere[] = "/";
+	char program[] = "litefwd", o[] = "-o", none[] = "none", nowhere[] = "/";
 	char *list[32] = {program};
 	struct settings opt;
 	int n = 1, code = 3;
-	const char *dir = NULL;
+	bool bad = false;
+	char *dir = NULL;
 
 	for (int i = 2; i < argc && n < 28; i++) {
 		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
@@ -216,16 +217,16 @@ int command_check(int argc, char **argv)
 		} else if (!strncmp(argv[i], "-o", 2) && argv[i][2]) {
 			list[n++] = argv[i];
 		} else if (argv[i][0] != '-' && !dir) {
-			dir = list[n++] = argv[i];
+			dir = argv[i];
 		} else {
-			dir = NULL;
-			break;
+			bad = true;
 		}
 	}
-	if (!dir) {
+	if (bad) {
 		fputs(usage, stderr);
 		return 3;
 	}
+	list[n++] = dir ? dir : none; /* which is litefs.yml's */
 	list[n++] = nowhere;
 	log_init(false, LOG_LV_ERROR);
 	options_init(&opt);

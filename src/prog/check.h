@@ -1,5 +1,5 @@
 /*
- * check: `litefwd check [-o OPTIONS] LITEFS_DIR`: why would litefwd not work here? To be asked before mounting, and beside a mount.
+ * check: `litefwd check [-o OPTIONS] [LITEFS_DIR]`: why would litefwd not work here? To be asked before mounting, and beside a mount.
  *
  * One line for each thing that was looked at: OK, WARN (it will work, but) or FAIL (it will not), with what to do. It changes nothing: no lock
  * is taken, no directory made, nothing is asked of LiteFS but what it is. Blocks on LiteFS and the network, some seconds each.
