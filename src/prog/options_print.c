@@ -144,13 +144,14 @@ static void print_bash(void)
 {
 	fputs("# bash completion of litefwd. Made by `litefwd options --bash`.\n\n"
 	      "_litefwd() {\n"
-	      "\tlocal line=${COMP_LINE:0:COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} list option rest before i in_o=\n"
+	      "\tlocal line=${COMP_LINE:0:COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} list option rest before i in_o= joined=\n"
 	      "\tlist=${line##*[[:space:]]}\n"
 	      "\t[[ $word == [=:] ]] && word=\n"
 	      "\tline=${line%\"$list\"}\n"
 	      "\tline=${line%\"${line##*[![:space:]]}\"}\n"
 	      "\tcase ${line##*[[:space:]]} in -o) in_o=1 ;; esac\n"
 	      "\tcase $list in -o?*) in_o=1 list=${list#-o} ;; esac\n"
+	      "\tcase $word in -o?*) joined=-o word=${word#-o} ;; esac\n"
 	      "\tCOMPREPLY=()\n"
 	      "\tif [[ -z $in_o ]]; then\n"
 	      "\t\tif [[ $list == -* ]]; then\n"
@@ -163,7 +164,7 @@ static void print_bash(void)
 	      "\tfi\n"
 	      "\toption=${list##*,}\n"
 	      "\trest=${word##*,}\n"
-	      "\tbefore=${word%\"$rest\"}\n"
+	      "\tbefore=$joined${word%\"$rest\"}\n"
 	      "\tcase $option in\n",
 	      stdout);
 	print_names(is_file, "\t", "*) mapfile -t COMPREPLY < <(compgen -f -- \"$rest\"); compopt -o filenames 2>/dev/null ;;\n");
