@@ -28,7 +28,7 @@ expect() { # NAME CODE TEXT ARGUMENT...
 mkdir "$dir/src" "$dir/mnt"
 fast=wait=0,state_dir=$dir/state
 
-echo "1..50"
+echo "1..51"
 expect help__asked__exit_0 0 "usage: litefwd" --help
 expect help__short_letter__exit_0 0 "usage: litefwd" -h
 expect help__beside_other_arguments__exit_0 0 "usage: litefwd" -f "$dir/src" --help
@@ -94,6 +94,8 @@ expect litefs_config__unknown_lease__says_what_to_do 1 "say where the primary is
 	-o "litefs_config=$dir/litefs.yml" "$dir/mnt"
 printf 'lease: {type: consul, consul: {url: "https://c:8501", key: k}}\n' >"$dir/litefs.yml"
 expect litefs_config__consul_over_https__says_what_to_do 1 "primary_url" -o "litefs_config=$dir/litefs.yml" "$dir/mnt"
+printf 'fuse: {dir: here}\nlease: {type: static, hostname: $LFT_UNSET}\n' >"$dir/litefs.yml"
+expect litefs_config__variable_not_set__named 1 "the variable LFT_UNSET is not set here" -o "litefs_config=$dir/litefs.yml" "$dir/mnt"
 expect command_options__unknown_format__usage 2 "usage: litefwd options" options --nonsense
 
 # Every default of the example of a litefwd.conf is accepted where it stands: then the directory is what is complained about.

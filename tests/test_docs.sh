@@ -25,7 +25,7 @@ same() { # NAME LEFT RIGHT
 
 "$litefwd" --help >"$dir/help.txt"
 
-echo "1..9"
+echo "1..10"
 # What is made of the table of options is what the program prints now.
 status=0
 LITEFWD=$litefwd "$top/scripts/update-generated" --check >"$dir/generated" || status=1
@@ -70,6 +70,29 @@ while read -r command; do
 	[ -x "$top/$command" ] || status=1
 done <"$dir/commands"
 ok readme__first_two_commands__are_executable "$status"
+
+# Of each line for fstab that the documents give systemd makes a unit that starts after LiteFS.
+fstab_lines() {
+	grep -h '^none /data litefwd .* 0 0$' "$top/README.md" "$top/man/litefwd.conf.5"
+	# In the man page a backslash joins two lines.
+	sed -n '/^none \/data litefwd.*\\$/{N;s/\\\n//p;}' "$top/man/litefwd.8"
+}
+status=0
+generator=/usr/lib/systemd/system-generators/systemd-fstab-generator
+fstab_lines >"$dir/fstab"
+[ "$(wc -l <"$dir/fstab")" = 3 ] || status=1
+while read -r line; do
+	echo "$line" >"$dir/one"
+	rm -rf "$dir/units"
+	mkdir "$dir/units" "$dir/units/1" "$dir/units/2" "$dir/units/3"
+	SYSTEMD_FSTAB=$dir/one "$generator" "$dir/units/1" "$dir/units/2" "$dir/units/3" >"$dir/log" 2>&1
+	for wanted in What=none Where=/data Type=litefwd Requires=litefs.service After=litefs.service; do
+		grep -qx "$wanted" "$dir/units/1/data.mount" && continue
+		echo "# $line: no $wanted"
+		status=1
+	done
+done <"$dir/fstab"
+ok fstab__lines_in_the_documents__units_after_litefs "$status"
 
 # Every relative link and every path in backquotes that names one of our directories exists.
 status=0

@@ -470,6 +470,20 @@ static void resolve__litefs_dir_left_out__fuse_dir(void **state)
 	free(list);
 }
 
+static void resolve__static_replica_without_url__refused(void **state)
+{
+	static const char config[] = "lease: {type: static, candidate: false}\n";
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(resolve(&opt, config, ""), -EINVAL);
+	options_fini(&opt);
+	assert_int_equal(resolve(&opt, config, "primary_url=http://{hostname}:1"), 0);
+	options_fini(&opt);
+	assert_int_equal(resolve(&opt, "lease: {type: static}\n", ""), 0); /* it is the primary itself */
+	options_fini(&opt);
+}
+
 static void resolve__fuse_dir_relative__refused_unless_given(void **state)
 {
 	char *path = write_config("fuse: {dir: l}\nlease: {type: static}\n"), *list = NULL;
@@ -764,6 +778,7 @@ int main(void)
 		cmocka_unit_test(resolve__consul_that_cannot_be_asked__needs_primary_url),
 		cmocka_unit_test(resolve__broken_config__refused),
 		cmocka_unit_test(resolve__litefs_dir_left_out__fuse_dir),
+		cmocka_unit_test(resolve__static_replica_without_url__refused),
 		cmocka_unit_test(resolve__fuse_dir_relative__refused_unless_given),
 		cmocka_unit_test(resolve__environment__expanded_unless_told),
 	};
