@@ -284,3 +284,33 @@ umount $mnt
 """)
         assert cluster.primary.pos(DB)[0] == before + 1
         gone(cluster)
+
+
+def test_mount__options_in_litefwd_conf_alone__mounted():
+    """The file that is compiled in, found without being named: fstab then has nothing to say."""
+    with with_litefs(litefs_url=None, primary_url=None) as cluster:
+        create(cluster)
+        node = cluster.replicas[0]
+        namespace = Namespace(cluster, node, [f"none {node.mount} litefwd noauto,_netdev 0 0"])
+        conf = os.path.join(namespace.dir, "litefwd.conf")
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write("# all of it\n\n" + node.litefwd_options(litefs_config=node.config_path, umask="077").replace(",", "\n") + "\n")
+        before = cluster.primary.pos(DB)[0]
+        _, out, _ = namespace.run(r"""
+path=$(litefwd --help | sed -n 's/^Options are read from \(.*\/litefwd.conf\), too.*/\1/p')
+etc=$(dirname "$path")
+cp -a "$etc" $dir/etc
+cp $dir/litefwd.conf $dir/etc/litefwd.conf
+mount --bind $dir/etc "$etc"
+mount $mnt
+write one
+stat -c %a $mnt/$db
+umount $mnt
+! mounted
+echo 'nonsense' >>$dir/etc/litefwd.conf
+! mount $mnt 2>$dir/err
+grep "$path:.*unknown option" $dir/err
+""")
+        assert out.startswith("600\n"), out
+        assert cluster.primary.pos(DB)[0] == before + 1
+        gone(cluster)
