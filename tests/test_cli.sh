@@ -28,7 +28,6 @@ expect() { # NAME CODE TEXT ARGUMENT...
 mkdir "$dir/src" "$dir/mnt"
 fast=wait=0,state_dir=$dir/state
 
-echo "1..51"
 expect help__asked__exit_0 0 "usage: litefwd" --help
 expect help__short_letter__exit_0 0 "usage: litefwd" -h
 expect help__beside_other_arguments__exit_0 0 "usage: litefwd" -f "$dir/src" --help
@@ -103,6 +102,17 @@ sed -n 's/^#\([a-z_]* = [^A-Z]*\)$/\1/p' "$top/docs/litefwd.conf" >"$dir/litefwd
 chmod 644 "$dir/litefwd.conf"
 [ "$(wc -l <"$dir/litefwd.conf")" -ge 8 ] || exit 1
 
+expect status__help__exit_0 0 "usage: litefwd status" status --help
+expect status__no_mountpoint__usage 3 "usage: litefwd status" status --json
+expect status__plain_directory__not_mounted 2 "no litefwd is mounted there" status "$dir/src"
+echo '{"version": "1", "health": {"state": "well"}}' >"$dir/src/.litefwd"
+expect status__copy_of_the_file_in_a_backup__not_mounted 2 "no litefwd is mounted there" status "$dir/src"
+rm "$dir/src/.litefwd"
+expect check__help__exit_0 0 "usage: litefwd check" check --help
+expect check__letter__usage 3 "usage: litefwd check" check -f "$dir/src"
+expect check__no_directory__usage 3 "needs litefs_config=FILE" check
+expect metrics__no_address__says_what_is_expected 2 "an address and a port" -o metrics=here:1 "$dir/src" "$dir/mnt"
+
 # From here on litefwd gets as far as looking at /dev/fuse, which may be missing where this runs.
 litefs_missing() { # NAME TEXT ARGUMENT...
 	name=$1 text=$2
@@ -124,3 +134,5 @@ litefs_missing litefs_dir__daemon__exit_3 "nothing is mounted there" -o "$fast" 
 litefs_missing mount_options__of_fstab__accepted "nothing is mounted there" \
 	-o "rw,noatime,nosuid,nodev,_netdev,noauto,nofail,x-systemd.requires=litefs.service,comment=a,dev,suid,exec,noexec,auto,user,$fast" \
 	"$dir/src" "$dir/mnt"
+
+echo "1..$n"

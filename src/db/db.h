@@ -51,6 +51,7 @@ struct db_notify {
 };
 
 struct breakers;
+struct db_metrics;
 struct super_table;
 struct db_config {
 	const struct settings *settings;
@@ -58,6 +59,7 @@ struct db_config {
 	struct role *role;
 	struct halt_record *halts;
 	struct breakers *breakers; /* NULL: none */
+	struct db_metrics *metrics; /* what is measured of all databases together; NULL: nowhere */
 	uint64_t node_id;
 	const struct db_notify *notify;
 };
@@ -212,7 +214,10 @@ void db_role_changed(struct db *db);
 /* The process has committed this database, in WAL mode, and has not ended its transaction yet. */
 bool db_committed_by(struct db *db, pid_t tgid);
 
-/* Counters and state, a new reference. */
+/* LiteFS here stands at pos now, as it says itself: for db_status(). Any thread; does not block. */
+void db_note_litefs_pos(struct db *db, struct pos pos);
+
+/* Counters and state, a new reference. From memory alone. */
 json_t *db_status(struct db *db);
 
 #endif

@@ -28,10 +28,12 @@
 #define LITEFWD_DB_DB_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "db/db.h"
+#include "db/db_metrics.h"
 #include "db/lock_table.h"
 #include "db/page_set.h"
 #include "db/seen_states.h"
@@ -69,7 +71,12 @@ struct db_stats {
 	uint64_t guard_taken, guard_waits, window_reads;
 	uint64_t pages_sent, bytes_sent;
 	uint64_t begin_ns, prepare_ns, send_ns, replicate_ns; /* sums over successful commits (begins) */
+	uint64_t tx[DB_PATHS][DB_TX_OUTCOMES]; /* what became of transactions that had something to say */
+	uint64_t histories_lost;
 };
+
+/* What a commit is at. */
+enum commit_phase { PHASE_NONE, PHASE_BUILD, PHASE_SEND, PHASE_REPLICATE, PHASE_DECIDE };
 
 /* What became of a transaction, as its client is told. Not an error: UNKNOWN is made one at the edge alone (db_commit()). */
 enum verdict { VERDICT_COMMITTED, VERDICT_NOT_COMMITTED, VERDICT_UNKNOWN };
@@ -258,8 +265,16 @@ struct db {
 
 	/* U's, while it commits */
 	struct spool ltx;
+	enum db_tx_outcome tx_outcome; /* DB_TX_OUTCOMES: there was nothing to send */
 
 	struct db_stats stats;
+	/* For db_status(): where LiteFS here was last seen, and the primary at our last begin or commit; TXID 0: not seen. */
+	struct pos litefs_pos, primary_pos;
+	int64_t away_ns; /* when a begin last found nobody; 0: not since the role changed or one was had */
+	int64_t commit_since_ns;
+	/* U's, read by others at any time: the commit in progress. */
+	_Atomic(enum commit_phase) phase;
+	_Atomic uint64_t upload_size, upload_sent; /* bytes of its LTX file, and those that HTTP has taken */
 };
 
 /* Tunables that no option names. */
@@ -325,6 +340,15 @@ bool db_files_current(struct db *db);
 /* mu held; it is let go while waiting. token_leave with mu held too. */
 void db_token_enter_locked(struct db *db);
 void db_token_leave_locked(struct db *db);
+
+/* db_status.c */
+void db_measure(struct histogram *histogram, int64_t ns); /* histogram: of config->metrics, or NULL */
+/* One of config->metrics, or NULL. */
+#define DB_HISTOGRAM(db, which) ((db)->config->metrics ? &(db)->config->metrics->which : NULL)
+enum db_path db_path_of(const struct upstream *up);
+void db_set_phase(struct db *db, enum commit_phase phase); /* U's */
+/* Counted and measured: the commit that ends. */
+void db_note_tx_locked(struct db *db, bool served);
 
 /* db_park.c */
 void db_park_locked(struct db *db, struct db_call *call, enum park_kind kind, uint64_t owner, uint32_t slots,

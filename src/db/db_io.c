@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/probe.h"
 #include "db/db_internal.h"
 
 static struct log_limit limit_wal;
@@ -238,6 +239,7 @@ int db_wal_write(struct db *db, uint64_t owner, const void *data, size_t len, of
 	db->commit_call = call;
 	db->commit_frame = frame;
 	db->up_state = UP_COMMIT;
+	PROBE2(frames, db->name, frame);
 	call->kind = PARK_COMMIT;
 	call->owner = owner;
 	pthread_cond_signal(&db->u_cond);

@@ -314,6 +314,8 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 	int result = db_write_request_locked(db, owner);
 	int64_t wait_ns;
 
+	if (result == 0 || result == -EAGAIN)
+		db_measure(DB_HISTOGRAM(db, write_wait[result != 0]), 0);
 	if (result == 0)
 		owner->write_refused_ns = 0;
 	if (result == -EAGAIN) {
@@ -337,6 +339,7 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 			wait_ns = db->config->settings->halt_timeout_ms * NS_PER_MS;
 	} else if (db_writer_locked(db) && !db->holder) {
 		/* It may be of the same process. */
+		db_measure(DB_HISTOGRAM(db, write_wait[1]), 0);
 		db->stats.busy_write++;
 		db->writer_sent_away_ns = owner->write_refused_ns = clock_now_ns();
 		return -EAGAIN;

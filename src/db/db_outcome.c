@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "db/db_commit.h"
+#include "base/probe.h"
 #include "db/db_internal.h"
 #include "format/ltx.h"
 
@@ -112,6 +113,7 @@ static void forget_unknown_locked(struct db *db, unsigned i)
 void db_note_unknown_locked(struct db *db, const struct db_unknown *u)
 {
 	db->stats.unknown++;
+	PROBE2(unknown, db->name, u->after.txid);
 	log_error(u->drop ? "drop_unknown" : "commit_unknown", "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64 " do=\"%s\"", db->name,
 		  u->after.txid, u->after.checksum,
 		  u->drop ? "look whether the database is still there"
@@ -172,6 +174,7 @@ void db_report_unknowns_locked(struct db *db, struct pos pos, bool absent)
 			continue;
 		}
 		forget_unknown_locked(db, i);
+		PROBE3(verdict, db->name, u.after.txid, verdict);
 		if (verdict == 1)
 			db->stats.verdicts_committed++;
 		else if (verdict == 0)

@@ -101,6 +101,7 @@ enum verdict db_commit_foreign(struct db *db, int *ret_reason)
 		log_warn("gateway_commit_refused", "db=%s peer=%016" PRIx64 " error=\"%s\"", db->name, db->commit_session->peer,
 			 strerror(-err));
 		pthread_mutex_lock(&db->mu);
+		db->tx_outcome = DB_TX_REFUSED;
 		db->stats.refused++;
 		pthread_mutex_unlock(&db->mu);
 		*ret_reason = err;
@@ -209,6 +210,8 @@ void db_let_litefs_catch_up(struct db *db)
 		err = db_local_pos(db, &pos);
 	pthread_mutex_lock(&db->mu);
 	ours = !err && db_pos_fits_locked(db, pos);
+	if (!err)
+		db->litefs_pos = pos;
 	db_close_window_locked(db, ours);
 	pthread_mutex_unlock(&db->mu);
 }

@@ -87,12 +87,7 @@ static struct fs_database *find_locked(struct fs *fs, const char *name)
 
 struct fs_database *fs_database_next(struct fs *fs, struct fs_database *after)
 {
-	struct fs_database *d;
-
-	pthread_mutex_lock(&fs->mutex);
-	d = after ? after->next : fs->databases; /* they stay until the end, and new ones come before the first */
-	pthread_mutex_unlock(&fs->mutex);
-	return d;
+	return after ? after->next : atomic_load(&fs->databases); /* they stay until the end, and new ones come before the first */
 }
 
 int fs_database_get(struct fs *fs, const char *name, bool create, struct fs_database **ret)
@@ -155,6 +150,13 @@ static void stop_companion(struct fs *fs)
 {
 	if (fs->companion && !atomic_exchange(&fs->companion_stopped, true))
 		fs->companion->stop(fs->companion->ctx);
+}
+
+void fs_litefs_moved(struct fs *fs, const char *name, struct pos pos)
+{
+	for (struct fs_database *d = NULL; (d = fs_database_next(fs, d)) != NULL;)
+		if (!strcmp(db_name(d->db), name))
+			db_note_litefs_pos(d->db, pos);
 }
 
 void fs_role_changed(struct fs *fs, const struct role_state *state)
@@ -244,6 +246,7 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	fs->settings = settings;
 	fs->role = role;
 	fs->node_id = node_id;
+	fs->started_ns = clock_now_ns();
 	clock_gettime(CLOCK_REALTIME, &fs->started);
 	fs->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&fs->mutex, NULL);
@@ -256,8 +259,10 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	if (!err)
 		err = io_pool_new(POOL_THREADS, &fs->pool);
 	if (!err)
+		err = io_pool_new(1, &fs->status_pool);
+	if (!err)
 		open_halt_record(fs);
-	fs->db_config = (struct db_config){.settings = settings, .role = role, .halts = fs->halts, .breakers = fs->breakers,
+	fs->db_config = (struct db_config){.settings = settings, .role = role, .halts = fs->halts, .breakers = fs->breakers, .metrics = &fs->metrics,
 					   .supers = fs->supers, .node_id = node_id, .notify = &notify};
 	if (!err)
 		err = make_session(fs);
@@ -376,6 +381,7 @@ void fs_free(struct fs *fs)
 	stop_companion(fs);
 	for (struct fs_database *d = fs->databases; d; d = d->next)
 		db_stop(d->db);
+	io_pool_free(fs->status_pool);
 	io_pool_free(fs->pool); /* its tasks reply on the session, whose descriptor the unmount closes */
 	if (fs->session) {
 		fuse_session_unmount(fs->session);

@@ -8,11 +8,13 @@
 #ifndef LITEFWD_FS_FS_H
 #define LITEFWD_FS_FS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <jansson.h>
 
 #include "base/settings.h"
+#include "format/pos.h"
 
 struct fs;
 struct role;
@@ -44,6 +46,12 @@ struct fs_companion {
 	void *ctx;
 };
 void fs_set_companion(struct fs *fs, const struct fs_companion *companion);
+
+/* What status, /metrics and /healthz say, from memory alone; with durations for /metrics. A new reference, or NULL: no memory. Any thread. */
+json_t *fs_status_json(struct fs *fs, bool durations);
+
+/* role's on_tx lands here: as fs_role_changed(). */
+void fs_litefs_moved(struct fs *fs, const char *name, struct pos pos);
 
 /* role's on_change lands here. Any thread; does not block. */
 struct role_state;

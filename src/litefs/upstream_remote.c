@@ -367,8 +367,11 @@ static int begin_by_breaker(struct remote *r, const struct role_state *role, int
 	err = verify_primary(r, role);
 	if (!err && entry == BREAKER_PROBE) /* the others need not wait for our lock */
 		breaker_good(r->breaker);
-	if (!err && r->stale_count)
-		flush_stale(r);
+	/* What could not be told before had all of the time, and was not answered: that is no lock that others have. */
+	if (!err && r->stale_count && !flush_stale(r) && clock_now_ns() >= until_ns) {
+		r->epoch = 0;
+		err = -EHOSTUNREACH;
+	}
 	if (!err)
 		err = halt(r, until_ns, &ret->pos);
 	if (!err || err == -EAGAIN)

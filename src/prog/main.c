@@ -1,7 +1,7 @@
 /*
  * main: puts the layers together, and takes them apart in reverse.
  *
- *   options -> checks -> lock file -> (daemon: fork) -> HTTP -> role -> LiteFS answers -> mounted -> gateway -> ready -> fs_run
+ *   options -> checks -> lock file -> (daemon: fork) -> HTTP -> role -> LiteFS answers -> mounted -> gateway, metrics -> ready -> fs_run
  *
  * A daemon forks before the first thread is made. Its parent stays until the child is ready (or has failed) and
  * exits as the child did, so that whoever started litefwd knows. Until then the child speaks on
@@ -27,10 +27,13 @@
 #include "litefs/gw_auth.h"
 #include "litefs/role.h"
 #include "prog/aborter.h"
+#include "prog/check.h"
+#include "prog/metrics.h"
 #include "prog/mount_check.h"
 #include "prog/options.h"
 #include "prog/options_print.h"
 #include "prog/privileges.h"
+#include "prog/status.h"
 
 /* How often the wait for LiteFS looks whether it was told to stop. */
 #define STOP_POLL_NS (100 * NS_PER_MS)
@@ -97,6 +100,16 @@ static void on_role_change(void *ctx, const struct role_state *state)
 	pthread_mutex_unlock(&link->mutex);
 }
 
+static void on_tx(void *ctx, const char *db, struct pos pos)
+{
+	struct link *link = ctx;
+
+	pthread_mutex_lock(&link->mutex);
+	if (link->fs)
+		fs_litefs_moved(link->fs, db, pos);
+	pthread_mutex_unlock(&link->mutex);
+}
+
 static void link_set(struct link *link, struct fs *fs)
 {
 	pthread_mutex_lock(&link->mutex);
@@ -151,6 +164,25 @@ static int gate_start(struct gate *gate, const struct settings *opt, struct role
 	ret = gateway_start(&config, &gate->gateway);
 	signals_block(SIG_UNBLOCK);
 	return ret;
+}
+
+/* ---- metrics of fs ---- */
+
+static json_t *metrics_status(void *ctx)
+{
+	return fs_status_json(ctx, true);
+}
+
+static int start_metrics(const struct settings *opt, struct fs *fs, struct metrics **ret)
+{
+	int err;
+
+	if (!opt->metrics)
+		return 0;
+	signals_block(SIG_BLOCK);
+	err = metrics_start(opt->metrics, metrics_status, fs, ret);
+	signals_block(SIG_UNBLOCK);
+	return err;
 }
 
 /* ---- daemon ---- */
@@ -241,6 +273,7 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 {
 	struct gate gate = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 	const struct fs_companion companion = {.stop = gate_stop, .status = gate_status, .ctx = &gate};
+	struct metrics *metrics = NULL;
 	struct role_state state;
 	struct fs *fs = NULL;
 	int ret;
@@ -261,12 +294,15 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 	log_info("mounted", "litefs_dir=\"%s\" mountpoint=\"%s\" version=" PACKAGE_VERSION, opt->litefs_dir,
 		 opt->mountpoint);
 	ret = opt->gateway ? gate_start(&gate, opt, role, node_id, fs) : 0;
+	if (!ret)
+		ret = start_metrics(opt, fs, &metrics);
 	if (!ret && ready_fd >= 0)
 		daemon_ready(ready_fd);
 	if (!ret && !stop_requested)
 		ret = fs_run(fs);
 	if (ret)
 		log_error("serving_failed", "error=\"%s\"", strerror(-ret));
+	metrics_stop(metrics);
 	link_set(link, NULL);
 	stop_fs = NULL;
 	fs_free(fs);
@@ -289,6 +325,7 @@ static int serve(const struct settings *opt, int ready_fd)
 		.consul_key = opt->lease_consul_key,
 		.node_id = random_u64(),
 		.on_change = on_role_change,
+		.on_tx = on_tx,
 		.ctx = &link,
 	};
 	int ret, code;
@@ -296,7 +333,7 @@ static int serve(const struct settings *opt, int ready_fd)
 	start_log(opt);
 	signals_set();
 	privileges_raise_files();
-	privileges_drop(opt->gateway != NULL);
+	privileges_drop(opt->gateway || opt->metrics);
 	if (api_global_init()) {
 		log_error("http_failed", "do=\"look whether libcurl is installed properly\"");
 		return EXIT_FAILED;
@@ -425,6 +462,8 @@ struct command {
 };
 
 static const struct command commands[] = {
+	{"status", command_status},
+	{"check", command_check},
 	{"options", command_options},
 	{NULL, command_mount},
 };

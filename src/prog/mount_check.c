@@ -26,15 +26,27 @@
 
 static void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+static void (*tell)(void *ctx, const char *message);
+static void *tell_ctx;
+
+void mount_check_tell(void (*new_tell)(void *ctx, const char *message), void *ctx)
+{
+	tell = new_tell;
+	tell_ctx = ctx;
+}
+
 static void complain(const char *fmt, ...)
 {
+	char message[2 * PATH_MAX];
 	va_list ap;
 
-	fputs("litefwd: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(message, sizeof message, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	if (tell)
+		tell(tell_ctx, message);
+	else
+		fprintf(stderr, "litefwd: %s\n", message);
 }
 
 static void replace(char **field, char *owned)
@@ -475,6 +487,28 @@ static int check_state_dir(const char *path)
 	if (!S_ISDIR(st.st_mode))
 		return -ENOTDIR;
 	return (st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX) ? -EPERM : 0;
+}
+
+int mount_check_look_at_state_dir(const char *path)
+{
+	char *parent;
+	int err;
+
+	if (access(path, F_OK) == 0)
+		return access(path, W_OK | X_OK) ? -errno : check_state_dir(path);
+	if (errno != ENOENT)
+		return -errno;
+	parent = strdup(path);
+	if (!parent)
+		return -ENOMEM;
+	do {
+		char *slash = strrchr(parent, '/');
+
+		slash[slash == parent] = 0;
+		err = access(parent, W_OK | X_OK) ? errno : 0;
+	} while (err == ENOENT && strcmp(parent, "/") != 0);
+	free(parent);
+	return err ? -err : 1;
 }
 
 /* flock(2) asks for no right but to open: a file that others can read is one that they can lock. 0 or -EPERM. */

@@ -12,6 +12,8 @@ void options_print_help(void)
 {
 	printf("usage: litefwd [-f] [-d] [-o OPTIONS] LITEFS_DIR MOUNTPOINT\n"
 	       "       litefwd [-f] [-d] -o litefs_config=FILE[,OPTIONS] MOUNTPOINT\n"
+	       "       litefwd status [--json] [--watch] MOUNTPOINT\n"
+	       "       litefwd check [-o OPTIONS] [LITEFS_DIR]\n"
 	       "       litefwd --help | --version\n\n"
 	       "Shows the LiteFS directory LITEFS_DIR at MOUNTPOINT, writable by SQLite on every node:\n"
 	       "each transaction is committed on the cluster's primary.\n\n"

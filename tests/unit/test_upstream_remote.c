@@ -573,6 +573,22 @@ static void begin__given_up_and_delete_fails__told_later(void **state)
 	assert_int_equal(fake_count(c->a, FAKE_UNHALT), unhalts + 1);
 }
 
+/* The DELETE of the last lock, told again, takes all of the time that there is: nobody is there, and that is not BUSY. */
+static void begin__what_was_held_cannot_be_given_back__not_taken_for_busy(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos;
+
+	assert_int_equal(begin(c, &pos), 0);
+	for (int i = 0; i < 2; i++)
+		script(c->a, FAKE_UNHALT, (struct fake_step){.does = FAKE_STALL});
+	upstream_end(c->up);
+	assert_int_equal(begin_at(c->up, clock_now_ns() + 500 * NS_PER_MS, &pos), -EHOSTUNREACH);
+	assert_int_equal(fake_count(c->a, FAKE_HALT), 1);
+	assert_int_equal(begin(c, &pos), 0); /* and it is asked again */
+	no_leak(c);
+}
+
 /* Granted, and the answer comes when nobody waits for it: asked for again, it is the same lock. */
 static void begin__granted_and_answered_late__that_lock_is_had(void **state)
 {
@@ -1114,6 +1130,7 @@ int main(void)
 		TEST(begin__must_wait__asked_again_with_the_same_id),
 		TEST(begin__never_free__eagain_in_time_and_nothing_left),
 		TEST(begin__given_up_and_delete_fails__told_later),
+		TEST(begin__what_was_held_cannot_be_given_back__not_taken_for_busy),
 		TEST(begin__granted_and_answered_late__that_lock_is_had),
 		TEST(begin__granted_long_ago__given_back_for_a_new_one),
 		TEST(hold__litefs_30_s__margins),
