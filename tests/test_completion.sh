@@ -46,7 +46,7 @@ offers() { # NAME LINE EXPECTED...
 mkdir "$dir/home" "$dir/home/data" "$dir/home/state"
 : >"$dir/home/litefs.yml"
 
-echo "1..12"
+echo "1..17"
 offers bash__first_option__by_its_beginning "litefwd -o halt_t" "halt_timeout="
 offers bash__option_joined_to_its_letter__by_its_beginning "litefwd -ohalt_t" "-ohalt_timeout="
 offers bash__later_option__after_the_earlier_ones "litefwd -f -o wait=1s,spool_t" "1s,spool_threshold="
@@ -58,6 +58,10 @@ offers bash__directory_wanted__directories "mount.litefwd -o state_dir=" "data" 
 offers bash__time_wanted__nothing "litefwd -o wait=" ""
 offers bash__positional__directories "litefwd -o ro da" "data"
 offers bash__letter__flags "litefwd --v" "--version"
+offers bash__first_word__commands_and_directories "litefwd " "check" "data" "state" "status"
+offers bash__first_word__command_by_its_beginning "litefwd ch" "check"
+offers bash__flags_of_a_command__its_own "litefwd status --" "--help" "--json" "--timeout=" "--watch"
+offers bash__options_of_check__those_of_the_mount "litefwd check -o halt_t" "halt_timeout="
 
 # zsh: its _arguments and _values are given what they take; every option is among it.
 zsh -f -c '
@@ -68,3 +72,14 @@ zsh -f -c '
 sed -n 's/^#\{0,1\}\([a-z_]*\)\( = .*\)\{0,1\}$/\1/p' "$top/docs/litefwd.conf" | { cat; echo config; } | grep . | sort >"$dir/expected"
 cmp -s "$dir/expected" "$dir/got" && [ -s "$dir/got" ]
 ok zsh__options__all_of_them $?
+
+# And in a command, what it takes.
+zsh -f -c '
+	words=(litefwd status --j) CURRENT=3
+	_arguments() { print -rl -- "$@" }
+	run() { source "$1" }
+	run "$1"
+' zsh "$top/completions/_litefwd" >"$dir/got" 2>&1
+printf '%s\n' --help --json --watch --timeout=:TIME: '1:directory:_files -/' >"$dir/expected"
+cmp -s "$dir/expected" "$dir/got"
+ok zsh__flags_of_a_command__its_own $?
