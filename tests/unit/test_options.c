@@ -629,7 +629,7 @@ static void conf__missing__default_may_be(void **state)
 	options_fini(&opt);
 }
 
-static void conf__everybody_may_write__refused(void **state)
+static void conf__others_may_write__refused(void **state)
 {
 	char name[] = "litefwd", l[] = "/l", m[] = "/m", *argv[] = {name, l, m, NULL}, *path = write_config("ro\n");
 	struct settings opt;
@@ -644,6 +644,13 @@ static void conf__everybody_may_write__refused(void **state)
 	assert_int_equal(options_parse(&opt, 3, argv, path), 0);
 	assert_true(opt.ro);
 	options_fini(&opt);
+	/* Only root can give a file away. */
+	if (geteuid() == 0) {
+		assert_int_equal(chown(path, 65534, 65534), 0);
+		options_init(&opt);
+		assert_int_equal(options_parse(&opt, 3, argv, path), -EPERM);
+		options_fini(&opt);
+	}
 	unlink(path);
 	free(path);
 }
@@ -769,7 +776,7 @@ int main(void)
 		cmocka_unit_test(conf__named__instead_of_the_default),
 		cmocka_unit_test(conf__no_litefwd_conf__refused),
 		cmocka_unit_test(conf__missing__default_may_be),
-		cmocka_unit_test(conf__everybody_may_write__refused),
+		cmocka_unit_test(conf__others_may_write__refused),
 		cmocka_unit_test(conf__help_asked__not_read),
 		cmocka_unit_test(resolve__no_config__default_url),
 		cmocka_unit_test(resolve__static_lease__fills_url_and_lease),
