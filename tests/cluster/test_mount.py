@@ -39,7 +39,7 @@ class Namespace:
 dir={quoted["dir"]} mnt={quoted["mnt"]} fstab={quoted["fstab"]} db={quoted["db"]}
 mkdir -p $dir/machine $dir/sbin
 mount --bind /sbin/. $dir/machine
-for file in $dir/machine/*; do ln -sf $file $dir/sbin/; done
+ln -sf $dir/machine/* $dir/sbin/
 cp {quoted["litefwd"]} $dir/sbin/litefwd
 ln -sf litefwd $dir/sbin/mount.litefwd
 mount --bind $dir/sbin /sbin/.
@@ -251,6 +251,10 @@ def test_user__not_allowed__told_what_to_do():
         # LiteFS lets nobody in; nor does waiting help.
         code, _, err = namespace.run(f"as_user litefwd -o {options} {litefs} $mnt", check=False)
         assert code == 3 and "fuse.allow-other: true" in err, (code, err)
+        code, _, err = namespace.run(f"chmod 600 $dir/dev/fuse; as_user litefwd -o {options} {litefs} $mnt", check=False)
+        assert code == 1 and "/dev/fuse cannot be opened: Permission denied" in err, (code, err)
+        code, _, err = namespace.run(f"as_user env PATH=/nowhere $dir/sbin/litefwd -o {options} {litefs} $mnt", check=False)
+        assert code == 1 and "fusermount3 is missing" in err, (code, err)
         code, _, err = namespace.run(f"as_user litefwd -o {options},allow_other {litefs} $mnt", check=False)
         assert code == 1 and 'line "user_allow_other"' in err, (code, err)
         node.stop_litefs()
