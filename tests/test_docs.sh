@@ -37,6 +37,11 @@ awk '/^OPTIONS/ { on = 1; next } on && /^$/ { exit } on { sub(/=.*/, "", $1); pr
 awk '/begin options$/ { on = 1 } /end options$/ { on = 0 } on && /^\.It Cm / { print $3 }' "$top/man/litefwd.8" | sort >"$dir/man"
 same options__man_page__those_of_help "$dir/help" "$dir/man"
 
+# README has the most important ones, as docs/options.md has them all.
+awk '/^\| Option / { on = 1; next } on && !/^\|/ { exit } on && !/^\| *-/' "$top/README.md" >"$dir/readme"
+grep -Fxf "$top/docs/options.md" "$dir/readme" >"$dir/readme-right"
+same options__readme__some_of_them "$dir/readme" "$dir/readme-right"
+
 # Every flag of the synopsis is in both.
 status=0
 for flag in f d; do
@@ -73,20 +78,20 @@ ok readme__first_two_commands__are_executable "$status"
 
 # Of each line for fstab that the documents give systemd makes a unit that starts after LiteFS.
 fstab_lines() {
-	grep -h '^none /data litefwd .* 0 0$' "$top/README.md" "$top/man/litefwd.conf.5"
+	grep -hE '^(none|/litefs) /data litefwd .* 0 0$' "$top/README.md" "$top"/docs/*.md "$top/man/litefwd.conf.5"
 	# In the man page a backslash joins two lines.
 	sed -n '/^none \/data litefwd.*\\$/{N;s/\\\n//p;}' "$top/man/litefwd.8"
 }
 status=0
 generator=/usr/lib/systemd/system-generators/systemd-fstab-generator
 fstab_lines >"$dir/fstab"
-[ "$(wc -l <"$dir/fstab")" = 3 ] || status=1
+[ "$(wc -l <"$dir/fstab")" -ge 4 ] || status=1
 while read -r line; do
 	echo "$line" >"$dir/one"
 	rm -rf "$dir/units"
 	mkdir "$dir/units" "$dir/units/1" "$dir/units/2" "$dir/units/3"
 	SYSTEMD_FSTAB=$dir/one "$generator" "$dir/units/1" "$dir/units/2" "$dir/units/3" >"$dir/log" 2>&1
-	for wanted in What=none Where=/data Type=litefwd Requires=litefs.service After=litefs.service; do
+	for wanted in "What=${line%% *}" Where=/data Type=litefwd Requires=litefs.service After=litefs.service; do
 		grep -qx "$wanted" "$dir/units/1/data.mount" && continue
 		echo "# $line: no $wanted"
 		status=1
