@@ -76,6 +76,29 @@ while read -r command; do
 done <"$dir/commands"
 ok readme__first_two_commands__are_executable "$status"
 
+# Of each line for fstab that the documents give systemd makes a unit that starts after LiteFS.
+fstab_lines() {
+	grep -hE '^(none|/litefs) /data litefwd .* 0 0$' "$top/README.md" "$top"/docs/*.md "$top/man/litefwd.conf.5"
+	# In the man page a backslash joins two lines.
+	sed -n '/^none \/data litefwd.*\\$/{N;s/\\\n//p;}' "$top/man/litefwd.8"
+}
+status=0
+generator=/usr/lib/systemd/system-generators/systemd-fstab-generator
+fstab_lines >"$dir/fstab"
+[ "$(wc -l <"$dir/fstab")" -ge 4 ] || status=1
+while read -r line; do
+	echo "$line" >"$dir/one"
+	rm -rf "$dir/units"
+	mkdir "$dir/units" "$dir/units/1" "$dir/units/2" "$dir/units/3"
+	SYSTEMD_FSTAB=$dir/one "$generator" "$dir/units/1" "$dir/units/2" "$dir/units/3" >"$dir/log" 2>&1
+	for wanted in "What=${line%% *}" Where=/data Type=litefwd Requires=litefs.service After=litefs.service; do
+		grep -qx "$wanted" "$dir/units/1/data.mount" && continue
+		echo "# $line: no $wanted"
+		status=1
+	done
+done <"$dir/fstab"
+ok fstab__lines_in_the_documents__units_after_litefs "$status"
+
 # Every relative link and every path in backquotes that names one of our directories exists.
 status=0
 for doc in README.md HACKING.md SECURITY.md; do
