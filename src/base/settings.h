@@ -33,6 +33,7 @@ struct settings {
 	char *gateway_url; /* template: where the primary's litefwd answers; NULL: HALT alone */
 	char *gateway_secret; /* file ... */
 	const struct gw_secret *gw_secret; /* ... and what main read in it; NULL: none */
+	char *metrics; /* ADDR:PORT for /metrics and /healthz; NULL: not */
 	int64_t halt_timeout_ms;
 	int64_t commit_timeout_ms;
 	int64_t halt_linger_ms; /* keep HALT (or LiteFS' WRITE) this long after a commit */

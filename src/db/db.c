@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/probe.h"
 #include "litefs/api.h"
 
 const char *db_name(const struct db *db)
@@ -177,6 +178,7 @@ void db_poison_locked(struct db *db)
 	if (db_readers_locked(db) && !db->poison) {
 		db->poison = true;
 		db->stats.poisons++;
+		PROBE1(poison, db->name);
 	}
 	pthread_cond_signal(&db->g_cond);
 }
@@ -337,6 +339,7 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 		.role = config->role,
 		.halts = config->halts,
 		.breakers = config->breakers,
+		.gw_conns = config->gw_conns,
 		.guard = &db->guard,
 		.guard_enter = upstream_guard_enter,
 		.guard_leave = upstream_guard_leave,
@@ -454,8 +457,11 @@ void db_role_changed(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	db->begin_retry_ns = 0;
 	db->away = false;
-	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
-		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
+	db->away_ns = 0;
+	db->primary_pos = (struct pos){0}; /* of another one, perhaps */
+	/* U gives it back at once: LiteFS waits for its locks before it follows anyone. A begin may have ended already, and its worker wait for mu. */
+	if (db->up_state == UP_BEGIN || db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
+		db->doomed = true;
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);
 	db_refuse_sessions_locked(db, -EHOSTUNREACH); /* they ask whoever is the primary now */
@@ -466,79 +472,4 @@ void db_role_changed(struct db *db)
 	pthread_cond_signal(&db->u_cond);
 	pthread_cond_signal(&db->g_cond);
 	pthread_mutex_unlock(&db->mu);
-}
-
-static json_t *pos_json(struct pos pos)
-{
-	return json_sprintf("%016llx/%016llx", (unsigned long long)pos.txid, (unsigned long long)pos.checksum);
-}
-
-static json_t *unknowns_json(const struct db *db)
-{
-	json_t *list = json_array();
-
-	for (unsigned i = 0; list && i < db->unknown_count; i++)
-		json_array_append_new(list, pos_json(db->unknowns[i].after));
-	return list;
-}
-
-json_t *db_status(struct db *db)
-{
-	static const char *const up_names[] = {"idle", "begin", "publish", "held", "commit", "end"};
-	const struct db_stats *s = &db->stats;
-	json_t *o;
-
-	pthread_mutex_lock(&db->mu);
-	o = json_pack("{s:s, s:b, s:o, s:o, s:i, s:i, s:i, s:s, s:b, s:b, s:b, s:b, s:i}", "mode",
-		      db->mode == DB_MODE_WAL ? "wal" : "rollback", "absent", db->absent, "base", pos_json(db->base), "tip", pos_json(db->tip),
-		      "page_size", (int)db->page_size, "wal_frames", (int)db->wal.committed, "undo_pages",
-		      (int)db->undo.count, "upstream", up_names[db->up_state], "guard_held", db->guard_held, "poisoned",
-		      db->poison, "litefs_gone", !db->files_ok && !db->absent, "primary_away", db->away, "readers", (int)db_readers_locked(db));
-#define NUMBER(field) json_object_set_new(o, #field, json_integer((json_int_t)s->field))
-	if (o) {
-		NUMBER(commits_remote);
-		NUMBER(commits_self);
-		NUMBER(commits_gateway);
-		NUMBER(commits_empty);
-		NUMBER(gateway_commits);
-		NUMBER(bundles);
-		NUMBER(bundle_transactions);
-		NUMBER(refreshes);
-		NUMBER(lends);
-		NUMBER(refused);
-		NUMBER(not_committed);
-		NUMBER(unknown);
-		NUMBER(verdicts_committed);
-		NUMBER(verdicts_not_committed);
-		NUMBER(verdicts_none);
-		NUMBER(begins);
-		NUMBER(begin_failed);
-		NUMBER(renewals);
-		NUMBER(catchups);
-		NUMBER(catchups_failed);
-		NUMBER(busy_write);
-		NUMBER(busy_away);
-		NUMBER(busy_read);
-		NUMBER(busy_gate);
-		NUMBER(resets);
-		NUMBER(folds);
-		NUMBER(gates);
-		NUMBER(gates_failed);
-		NUMBER(poisons);
-		NUMBER(checkpoints);
-		NUMBER(guard_taken);
-		NUMBER(guard_waits);
-		NUMBER(window_reads);
-		NUMBER(pages_sent);
-		NUMBER(bytes_sent);
-		NUMBER(begin_ns);
-		NUMBER(prepare_ns);
-		NUMBER(send_ns);
-		NUMBER(replicate_ns);
-	}
-#undef NUMBER
-	if (o)
-		json_object_set_new(o, "unknowns", unknowns_json(db));
-	pthread_mutex_unlock(&db->mu);
-	return o;
 }

@@ -51,6 +51,8 @@ struct db_notify {
 };
 
 struct breakers;
+struct gw_conns;
+struct db_metrics;
 struct super_table;
 struct db_config {
 	const struct settings *settings;
@@ -58,6 +60,8 @@ struct db_config {
 	struct role *role;
 	struct halt_record *halts;
 	struct breakers *breakers; /* NULL: none */
+	struct gw_conns *gw_conns; /* NULL: none */
+	struct db_metrics *metrics; /* what is measured of all databases together; NULL: nowhere */
 	uint64_t node_id;
 	const struct db_notify *notify;
 };
@@ -218,7 +222,10 @@ bool db_committed_by(struct db *db, pid_t tgid);
  */
 bool db_alive(struct db *db, int64_t until_ns);
 
-/* Counters and state, a new reference. */
+/* LiteFS here stands at pos now, as it says itself: for db_status(). Any thread; does not block. */
+void db_note_litefs_pos(struct db *db, struct pos pos);
+
+/* Counters and state, a new reference. From memory alone. */
 json_t *db_status(struct db *db);
 
 #endif

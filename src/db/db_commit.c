@@ -17,15 +17,20 @@
 #include <string.h>
 
 #include "db/db_commit.h"
+#include "base/probe.h"
 #include "db/db_internal.h"
 
 #define SETTLE_NS (300 * NS_PER_MS)
+#define AWAIT_SLICE_NS (500 * NS_PER_MS)
 
 static ptrdiff_t tx_read_at(void *ctx, void *buf, size_t len, uint64_t offset)
 {
 	struct db *db = ctx;
+	ptrdiff_t n = spool_read(&db->ltx, offset, buf, len);
 
-	return spool_read(&db->ltx, offset, buf, len);
+	if (n > 0)
+		atomic_store_explicit(&db->upload_sent, offset + (uint64_t)n, memory_order_relaxed);
+	return n;
 }
 
 /*
@@ -65,7 +70,7 @@ static void rollback_done_locked(struct db *db, const struct changeset *cs)
 	page_set_reset(&db->overlay, db->page_size);
 	db->writing = false;
 	if (cs->to_wal)
-		db->switching = db->must_fold = true;
+		db->switching = db->must_fold = true; /* (in a rollback mode nothing is unpublished) */
 }
 
 void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame)
@@ -82,7 +87,7 @@ void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t f
 			db->index.change++;
 	}
 	db->tip = cs->after;
-	db->up_pos = cs->after;
+	db->up_pos = db->primary_pos = cs->after;
 	db->tip_pages = cs->new_pages;
 	db->commit_seq++;
 	clock_gettime(CLOCK_REALTIME, &db->changed_at);
@@ -111,6 +116,8 @@ static void finish(struct db *db, const struct changeset *cs, uint32_t frame, bo
 		err = db_local_pos(db, &pos);
 	pthread_mutex_lock(&db->mu);
 	ours = !err && (committed ? pos_equal(pos, cs->after) : db_pos_fits_locked(db, pos));
+	if (!err)
+		db->litefs_pos = pos;
 	if (committed)
 		db_commit_done_locked(db, cs, frame);
 	if (committed && ours)
@@ -129,6 +136,7 @@ static enum verdict undecided(struct db *db, const struct changeset *cs, uint32_
 	};
 	enum verdict verdict;
 
+	db_set_phase(db, PHASE_DECIDE);
 	log_warn("commit_outcome_open", "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64, db->name, cs->after.txid,
 		 cs->after.checksum);
 	/* LiteFS may still be busy with what it was sent, and two of the same TXID share a temporary file there: keep others away. */
@@ -137,6 +145,7 @@ static enum verdict undecided(struct db *db, const struct changeset *cs, uint32_
 	verdict = db_decide(db, cs, until_ns);
 	pthread_mutex_lock(&db->mu);
 	db->doomed = true;
+	db->tx_outcome = verdict == VERDICT_COMMITTED ? DB_TX_COMMITTED : verdict == VERDICT_UNKNOWN ? DB_TX_UNKNOWN : DB_TX_NOT_COMMITTED;
 	if (verdict == VERDICT_NOT_COMMITTED)
 		db->stats.not_committed++;
 	if (verdict == VERDICT_UNKNOWN)
@@ -147,6 +156,22 @@ static enum verdict undecided(struct db *db, const struct changeset *cs, uint32_
 			 verdict == VERDICT_COMMITTED ? "committed" : "not_committed");
 	finish(db, cs, frame, verdict == VERDICT_COMMITTED);
 	return verdict;
+}
+
+/*
+ * Acknowledged, and on its way here. Where there is another primary by now it may never come, and waiting longer for that is the
+ * business of who looks for evidence. As db_await_pos().
+ */
+static int await_replica(struct db *db, struct pos after, int64_t until_ns)
+{
+	struct upstream_node sent_to, node;
+	int there;
+
+	upstream_node(db->up, &sent_to);
+	do {
+		there = db_await_pos(db, after, clock_now_ns() + AWAIT_SLICE_NS < until_ns ? clock_now_ns() + AWAIT_SLICE_NS : until_ns);
+	} while (!there && clock_now_ns() < until_ns && !db_is_over(db) && (!db_primary_node(db, &node) || upstream_node_equal(&node, &sent_to)));
+	return there;
 }
 
 enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
@@ -166,6 +191,10 @@ enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 	bool early;
 
 	db->pending = cs->after; /* for tx_sent(); nobody looks at it outside the window */
+	atomic_store_explicit(&db->upload_sent, 0, memory_order_relaxed);
+	atomic_store_explicit(&db->upload_size, db->ltx.size, memory_order_relaxed);
+	db_set_phase(db, PHASE_SEND);
+	PROBE3(commit_send, db->name, cs->after.txid, db->ltx.size);
 	if (!err) {
 		outcome = upstream_commit(db->up, &tx, start + answer_ns);
 		if (!creates)
@@ -176,6 +205,7 @@ enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 	sent = clock_now_ns();
 	if (outcome == OUTCOME_REFUSED) {
 		pthread_mutex_lock(&db->mu);
+		db->tx_outcome = DB_TX_REFUSED;
 		db->stats.refused++;
 		db->doomed = true;
 		early = db->window;
@@ -195,9 +225,11 @@ enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 		db->end_wanted = true;
 		pthread_mutex_unlock(&db->mu);
 	}
+	db_set_phase(db, PHASE_REPLICATE);
+	PROBE2(commit_sent, db->name, cs->after.txid);
 	if (remote) {
 		db_open_window(db, cs->after);
-		there = db_await_pos(db, cs->after, until);
+		there = await_replica(db, cs->after, until);
 		/*
 		 * Others have written to it before it came here, as a snapshot that says nothing of us. It was applied by the
 		 * node that is still the primary, so it is in that.
@@ -210,9 +242,13 @@ enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 	} else {
 		pthread_mutex_lock(&db->mu);
 		db_commit_done_locked(db, cs, frame);
+		db->litefs_pos = cs->after;
 		pthread_mutex_unlock(&db->mu);
 	}
 	pthread_mutex_lock(&db->mu);
+	db->tx_outcome = DB_TX_COMMITTED;
+	db_measure(DB_HISTOGRAM(db, send), sent - start);
+	db_measure(DB_HISTOGRAM(db, replicate), clock_now_ns() - sent);
 	if (upstream_kind(db->up) == UPSTREAM_GATEWAY)
 		db->stats.commits_gateway++;
 	else if (remote)
@@ -230,6 +266,7 @@ static void nothing_to_commit_locked(struct db *db)
 {
 	page_set_reset(&db->overlay, db->page_size);
 	db->writing = false;
+	db->tx_outcome = DB_TX_OUTCOMES;
 	db->stats.commits_empty++;
 }
 
@@ -263,6 +300,7 @@ static enum verdict commit_refs(struct db *db, uint32_t frame, const struct page
 	}
 	pthread_mutex_lock(&db->mu);
 	db->stats.prepare_ns += (uint64_t)(clock_now_ns() - start);
+	db_measure(DB_HISTOGRAM(db, build), clock_now_ns() - start);
 	if (cs.page_count == 0 && cs.new_pages == cs.old_pages) {
 		/* The same bytes again (a sector filled up with the last frame; a rollback): nothing to tell anybody. */
 		if (cs.refs) {
@@ -271,6 +309,7 @@ static enum verdict commit_refs(struct db *db, uint32_t frame, const struct page
 			db->wal.committed = frame;
 			db->index.change++;
 			db->committed_in_hold = true;
+			db->tx_outcome = DB_TX_OUTCOMES;
 			db->stats.commits_empty++;
 		}
 		pthread_mutex_unlock(&db->mu);
@@ -336,6 +375,9 @@ void db_commit(struct db *db)
 	enum verdict verdict = VERDICT_NOT_COMMITTED;
 	int err = -EIO;
 
+	db->commit_since_ns = clock_now_ns();
+	db->tx_outcome = DB_TX_NOT_SENT;
+	db_set_phase(db, PHASE_BUILD);
 	if (!doomed) {
 		pthread_mutex_unlock(&db->mu);
 		verdict = session ? db_commit_foreign(db, &err) : commit(db, frame, &err);
@@ -346,6 +388,8 @@ void db_commit(struct db *db)
 			db->config->notify->commit_failed(db->notify_ctx, tgid); /* while its locks tell what belongs together */
 		pthread_mutex_lock(&db->mu);
 	}
+	db_note_tx_locked(db, session != NULL);
+	db_set_phase(db, PHASE_NONE);
 	spool_reset(&db->ltx);
 	db->commit_call = NULL;
 	db->commit_session = NULL;
@@ -363,7 +407,7 @@ void db_commit(struct db *db)
 			vjournal_remove(&db->journal); /* the owner died in a call that ended a super-journal */
 	} else if (!session && !db_writer_locked(db) && db->committed_in_hold) {
 		/* The client may have died in its write(): its locks are gone, and so is its wal-index header. */
-		db->must_fold = true;
+		db_must_publish_locked(db);
 	}
 	db->settling = true;
 	pthread_cond_signal(&db->g_cond);

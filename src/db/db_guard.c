@@ -16,6 +16,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/probe.h"
 #include "base/random.h"
 #include "db/db_internal.h"
 #include "litefs/api.h"
@@ -46,6 +47,7 @@ int db_give_guard_locked(struct db *db)
 	db->guard_held = false;
 	db->valid = false;
 	db->guard_epoch++;
+	PROBE2(guard_given, db->name, db->guard_since_ns);
 	if (db->absent) { /* there was nothing to lock */
 		db_token_leave_locked(db);
 		return 0;
@@ -86,6 +88,7 @@ static int take_guard_locked(struct db *db)
 		db->guard_epoch++;
 		db->guard_since_ns = db->idle_since_ns = clock_now_ns();
 		db->stats.guard_taken++;
+		PROBE1(guard_taken, db->name);
 	}
 	db_token_leave_locked(db);
 	if (err && err != -EAGAIN) {
@@ -153,6 +156,8 @@ static int validate_locked(struct db *db)
 	if (!err && db->mode == DB_MODE_ROLLBACK) /* a dead client's pages move no position */
 		err = is_settled(db, &settled);
 	pthread_mutex_lock(&db->mu);
+	if (!err)
+		db->litefs_pos = pos;
 	if (!err && !settled) {
 		db->need_ckpt = true;
 		err = -EBUSY;
@@ -322,7 +327,7 @@ static void fold_locked(struct db *db)
 	int err;
 
 	if (db->absent)
-		db->must_fold = db->switching = false;
+		db->must_fold = db->unpublished = db->switching = false;
 	if (db_files_get_locked(db) != 0)
 		return;
 	db->valid = false; /* from here on nobody is let in */
@@ -391,7 +396,7 @@ static int look_again_locked(struct db *db)
 /* Upstream is held and ahead of us: hold readers back until LiteFS has caught up. */
 static void catch_up_locked(struct db *db)
 {
-	int64_t until = clock_now_ns() + CATCHUP_WAIT_NS;
+	int64_t start = clock_now_ns(), until = start + CATCHUP_WAIT_NS;
 	struct pos target = db->up_pos, pos = {0};
 	bool there = false;
 
@@ -422,6 +427,8 @@ static void catch_up_locked(struct db *db)
 			db_files_put_locked(db);
 			if (err)
 				db_files_gone_locked(db, err);
+			else
+				db->litefs_pos = pos;
 			there = !err && pos_equal(pos, target);
 		}
 		while (there && take_guard_locked(db) == -EAGAIN && clock_now_ns() < until) {
@@ -436,6 +443,8 @@ static void catch_up_locked(struct db *db)
 	}
 	db->gate_closed = false;
 	db->catching = false;
+	db_measure(DB_HISTOGRAM(db, catch_up), clock_now_ns() - start);
+	PROBE3(catch_up_done, db->name, target.txid, (int)there);
 	if (there) {
 		db->keep_until_ns = clock_now_ns() + KEEP_NS; /* (at a gateway, too: who was sent away has slept longer by now) */
 		db_answer_writes_locked(db, 0);
@@ -538,6 +547,10 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	}
 	db_answer_reads_locked(db);
 	readers = db_readers_locked(db);
+	if (db->unpublished && !writer_locked(db) && (readers || db->behind_count)) {
+		db_mend_locked(db);
+		return 0;
+	}
 	if (!readers && !writer_locked(db) && db_fold_wanted_locked(db)) {
 		fold_locked(db);
 		return 0;

@@ -28,10 +28,12 @@
 #define LITEFWD_DB_DB_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "db/db.h"
+#include "db/db_metrics.h"
 #include "db/lock_table.h"
 #include "db/page_set.h"
 #include "db/seen_states.h"
@@ -65,11 +67,16 @@ struct db_stats {
 	uint64_t verdicts_committed, verdicts_not_committed, verdicts_none; /* of unknowns, later */
 	uint64_t begins, begin_failed, renewals, catchups, catchups_failed;
 	uint64_t busy_write, busy_away, busy_read, busy_gate;
-	uint64_t resets, folds, gates, gates_failed, poisons, checkpoints;
+	uint64_t resets, folds, mends, gates, gates_failed, poisons, checkpoints;
 	uint64_t guard_taken, guard_waits, window_reads;
 	uint64_t pages_sent, bytes_sent;
 	uint64_t begin_ns, prepare_ns, send_ns, replicate_ns; /* sums over successful commits (begins) */
+	uint64_t tx[DB_PATHS][DB_TX_OUTCOMES]; /* what became of transactions that had something to say */
+	uint64_t histories_lost;
 };
+
+/* What a commit is at. */
+enum commit_phase { PHASE_NONE, PHASE_BUILD, PHASE_SEND, PHASE_REPLICATE, PHASE_DECIDE };
 
 /* What became of a transaction, as its client is told. Not an error: UNKNOWN is made one at the edge alone (db_commit()). */
 enum verdict { VERDICT_COMMITTED, VERDICT_NOT_COMMITTED, VERDICT_UNKNOWN };
@@ -183,7 +190,8 @@ struct db {
 	struct db_call *parked;
 	bool gate_closed;
 	bool poison;
-	bool must_fold; /* a writer died between our commit and its header: nobody may write on the old one */
+	bool must_fold; /* the header in the clients' memory is not that of what is committed: nobody may write on it */
+	bool unpublished; /* and all that is missing is its writer's part (it died after our commit): G publishes it under readers that stay */
 
 	/* guard */
 	bool guard_held;
@@ -260,8 +268,16 @@ struct db {
 
 	/* U's, while it commits */
 	struct spool ltx;
+	enum db_tx_outcome tx_outcome; /* DB_TX_OUTCOMES: there was nothing to send */
 
 	struct db_stats stats;
+	/* For db_status(): where LiteFS here was last seen, and the primary at our last begin or commit; TXID 0: not seen. */
+	struct pos litefs_pos, primary_pos;
+	int64_t away_ns; /* when a begin last found nobody; 0: not since the role changed or one was had */
+	int64_t commit_since_ns;
+	/* U's, read by others at any time: the commit in progress. */
+	_Atomic(enum commit_phase) phase;
+	_Atomic uint64_t upload_size, upload_sent; /* bytes of its LTX file, and those that HTTP has taken */
 };
 
 /* Tunables that no option names. */
@@ -332,6 +348,15 @@ bool db_files_current(struct db *db);
 void db_token_enter_locked(struct db *db);
 void db_token_leave_locked(struct db *db);
 
+/* db_status.c */
+void db_measure(struct histogram *histogram, int64_t ns); /* histogram: of config->metrics, or NULL */
+/* One of config->metrics, or NULL. */
+#define DB_HISTOGRAM(db, which) ((db)->config->metrics ? &(db)->config->metrics->which : NULL)
+enum db_path db_path_of(const struct upstream *up);
+void db_set_phase(struct db *db, enum commit_phase phase); /* U's */
+/* Counted and measured: the commit that ends. */
+void db_note_tx_locked(struct db *db, bool served);
+
 /* db_park.c */
 void db_park_locked(struct db *db, struct db_call *call, enum park_kind kind, uint64_t owner, uint32_t slots,
 		    int64_t deadline_ns);
@@ -378,7 +403,13 @@ void db_stop_sessions_locked(struct db *db);
 void db_end_session_commit_locked(struct db *db, struct db_session *session, enum verdict verdict);
 void db_end_session_locked(struct db *db, struct db_session *session);
 
+/* Nobody writes before G has folded, or (must_publish) has done what a writer left undone. */
+void db_must_fold_locked(struct db *db);
+void db_must_publish_locked(struct db *db);
+
 /* db_publish.c: U; mu not held but where the name says so. */
+/* G: publishes what is committed, while must_fold keeps everybody from writing. mu is let go. */
+void db_mend_locked(struct db *db);
 enum verdict db_commit_foreign(struct db *db, int *ret_reason); /* the LTX of commit_session; reason: where it is NOT_COMMITTED */
 /* What begin brought: checked, in the virtual WAL, published. 0: tip is the grant's position. up_state is UP_PUBLISH. */
 int db_publish_bundle(struct db *db, const struct upstream_grant *grant);

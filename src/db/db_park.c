@@ -29,6 +29,8 @@ static void answer(struct db *db, struct db_call **pp, int result)
 	struct db_call *call = *pp;
 
 	*pp = call->next;
+	if (call->kind == PARK_WRITE && (result == 0 || result == -EAGAIN))
+		db_measure(DB_HISTOGRAM(db, write_wait[result != 0]), clock_now_ns() - call->parked_ns);
 	if (result == -EAGAIN && call->kind == PARK_READ) {
 		struct lock_owner *owner = lock_owner_find(&db->locks, call->owner);
 

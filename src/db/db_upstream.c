@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "base/probe.h"
 #include "db/db_internal.h"
 #include "format/ltx.h"
 
@@ -192,7 +193,19 @@ static void lose_behind_locked(struct db *db, struct pos pos)
 			 db->name, pos.txid, db->tip.txid);
 	db->behind_count = 0;
 	db->rebuild = true;
+	db->stats.histories_lost++;
 	db_poison_locked(db);
+}
+
+static void note_begin_locked(struct db *db, const struct upstream *up, int err, int64_t start_ns)
+{
+	int64_t took_ns = clock_now_ns() - start_ns;
+	enum db_begin_outcome outcome = !err ? DB_BEGIN_HELD : err == -EAGAIN ? DB_BEGIN_BUSY : err == -EHOSTUNREACH ? DB_BEGIN_AWAY : DB_BEGIN_FAILED;
+
+	db->stats.begins++;
+	PROBE4(begin_done, db->name, up ? (int)db_path_of(up) : -1, err, took_ns);
+	if (up)
+		db_measure(DB_HISTOGRAM(db, begin[db_path_of(up)][outcome]), took_ns);
 }
 
 static void begin_locked(struct db *db)
@@ -210,6 +223,7 @@ static void begin_locked(struct db *db)
 	db->up_state = UP_BEGIN;
 	db->doomed = db->end_wanted = false;
 	db->up = up = choose_locked(db);
+	PROBE2(begin_start, db->name, up ? (int)db_path_of(up) : -1);
 	if (up)
 		err = begin_upstream_locked(db, up, until, &grant);
 	if (err == -ENOTSUP && up == db->gateway) {
@@ -220,12 +234,14 @@ static void begin_locked(struct db *db)
 	if (!err)
 		publish_bundle_locked(db, &grant);
 	pos = grant.pos;
-	db->stats.begins++;
+	note_begin_locked(db, up, err, start);
 	if (err) {
 		db->up_state = UP_IDLE;
 		db->stats.begin_failed++;
 		db->begin_retry_ns = err == -EHOSTUNREACH ? clock_now_ns() + RETRY_NS : 0;
 		db->away = err == -EHOSTUNREACH;
+		if (db->away)
+			db->away_ns = clock_now_ns();
 		if (err == -EUCLEAN)
 			db->need_ckpt = true;
 		else if (err != -EAGAIN && err != -ECANCELED && log_allow(&limit_begin, 60000))
@@ -238,6 +254,8 @@ static void begin_locked(struct db *db)
 		return;
 	}
 	db->away = false;
+	db->away_ns = 0;
+	db->primary_pos = pos;
 	db->want_begin = false; /* who asked meanwhile is answered below; another begin would be for nobody */
 	db->up_state = UP_HELD;
 	db->up_is_self = upstream_kind(up) == UPSTREAM_SELF;
@@ -284,6 +302,8 @@ static void end_locked(struct db *db)
 	pthread_mutex_lock(&db->mu);
 	now = clock_now_ns();
 	held = now - db->hold_since_ns;
+	db_measure(DB_HISTOGRAM(db, hold[db_path_of(up)]), held);
+	PROBE3(upstream_end, db->name, (int)db_path_of(up), held);
 	db->up_state = UP_IDLE;
 	db->doomed = db->end_wanted = db->catching = false;
 	used_up = held >= db->hold_span_ns || db->turn_commits >= db->turn_quota;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/probe.h"
 #include "db/db_internal.h"
 #include "format/ltx.h"
 
@@ -115,7 +116,7 @@ static void end_restart(struct db *db, bool done)
 	db->rebuild = !done;
 	db->restarted_ns = clock_now_ns();
 	if (done)
-		db->must_fold = db->switching = false;
+		db->must_fold = db->unpublished = db->switching = false;
 	pthread_cond_broadcast(&db->changed);
 	pthread_mutex_unlock(&db->mu);
 }
@@ -205,6 +206,7 @@ int db_reset(struct db *db, struct pos pos)
 	if (!err) {
 		pthread_mutex_lock(&db->mu);
 		db->stats.resets++;
+		PROBE2(reset, db->name, pos.txid);
 		pthread_mutex_unlock(&db->mu);
 	}
 	return err;
@@ -222,6 +224,7 @@ int db_fold(struct db *db)
 	if (!err) {
 		pthread_mutex_lock(&db->mu);
 		db->stats.folds++;
+		PROBE2(fold, db->name, tip.txid);
 		pthread_mutex_unlock(&db->mu);
 	}
 	return err;

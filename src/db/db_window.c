@@ -213,11 +213,15 @@ int db_await_pos(struct db *db, struct pos after, int64_t until_ns)
 {
 	int64_t pause_ns = 40 * NS_PER_US;
 	int64_t widen_ns = clock_now_ns() + WIDEN_NS;
+	uint64_t seen_txid = 0;
 
 	for (;;) {
 		struct pos pos;
 		int err = db_local_pos(db, &pos);
 
+		if (!err && pos.txid != seen_txid)
+			db_note_litefs_pos(db, pos);
+		seen_txid = err ? seen_txid : pos.txid;
 		if (!err && pos_equal(pos, after))
 			return 1;
 		if (!err && pos.txid >= after.txid)

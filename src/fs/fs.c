@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "fs/fs_internal.h"
 #include "litefs/api.h"
+#include "litefs/gw_conns.h"
 
 #define POOL_THREADS 8
 /* A thread that must be woken costs about as much again as the request: look for a while first. */
@@ -87,12 +88,7 @@ static struct fs_database *find_locked(struct fs *fs, const char *name)
 
 struct fs_database *fs_database_next(struct fs *fs, struct fs_database *after)
 {
-	struct fs_database *d;
-
-	pthread_mutex_lock(&fs->mutex);
-	d = after ? after->next : fs->databases; /* they stay until the end, and new ones come before the first */
-	pthread_mutex_unlock(&fs->mutex);
-	return d;
+	return after ? after->next : atomic_load(&fs->databases); /* they stay until the end, and new ones come before the first */
 }
 
 int fs_database_get(struct fs *fs, const char *name, bool create, struct fs_database **ret)
@@ -146,6 +142,20 @@ int fs_db_get(struct fs *fs, const char *name, struct db **ret)
 	return err;
 }
 
+int fs_db_find(struct fs *fs, const char *name, struct db **ret)
+{
+	struct fs_database *d;
+
+	if (pthread_mutex_trylock(&fs->mutex) != 0)
+		return -EAGAIN; /* held across LiteFS */
+	d = find_locked(fs, name);
+	pthread_mutex_unlock(&fs->mutex);
+	if (!d)
+		return -EAGAIN;
+	*ret = d->db;
+	return 0;
+}
+
 void fs_set_companion(struct fs *fs, const struct fs_companion *companion)
 {
 	fs->companion = companion;
@@ -155,6 +165,13 @@ static void stop_companion(struct fs *fs)
 {
 	if (fs->companion && !atomic_exchange(&fs->companion_stopped, true))
 		fs->companion->stop(fs->companion->ctx);
+}
+
+void fs_litefs_moved(struct fs *fs, const char *name, struct pos pos)
+{
+	for (struct fs_database *d = NULL; (d = fs_database_next(fs, d)) != NULL;)
+		if (!strcmp(db_name(d->db), name))
+			db_note_litefs_pos(d->db, pos);
 }
 
 void fs_role_changed(struct fs *fs, const struct role_state *state)
@@ -244,6 +261,7 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	fs->settings = settings;
 	fs->role = role;
 	fs->node_id = node_id;
+	fs->started_ns = clock_now_ns();
 	clock_gettime(CLOCK_REALTIME, &fs->started);
 	fs->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&fs->mutex, NULL);
@@ -254,11 +272,16 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	if (!err)
 		err = breakers_new(&fs->breakers);
 	if (!err)
+		err = gw_conns_new(&fs->gw_conns);
+	if (!err)
 		err = io_pool_new(POOL_THREADS, &fs->pool);
+	if (!err)
+		err = io_pool_new(1, &fs->status_pool);
 	if (!err)
 		open_halt_record(fs);
 	fs->db_config = (struct db_config){.settings = settings, .role = role, .halts = fs->halts, .breakers = fs->breakers,
-					   .supers = fs->supers, .node_id = node_id, .notify = &notify};
+					   .gw_conns = fs->gw_conns, .metrics = &fs->metrics, .supers = fs->supers, .node_id = node_id,
+					   .notify = &notify};
 	if (!err)
 		err = make_session(fs);
 	if (err) {
@@ -377,6 +400,7 @@ void fs_free(struct fs *fs)
 	stop_companion(fs);
 	for (struct fs_database *d = fs->databases; d; d = d->next)
 		db_stop(d->db);
+	io_pool_free(fs->status_pool);
 	io_pool_free(fs->pool); /* its tasks reply on the session, whose descriptor the unmount closes */
 	if (fs->session) {
 		fuse_session_unmount(fs->session);
@@ -394,6 +418,7 @@ void fs_free(struct fs *fs)
 	node_table_free(fs->nodes);
 	super_table_free(fs->supers);
 	breakers_free(fs->breakers);
+	gw_conns_free(fs->gw_conns);
 	if (fs->stop_fd >= 0)
 		close(fs->stop_fd);
 	pthread_mutex_destroy(&fs->mutex);

@@ -15,6 +15,7 @@
 #include <jansson.h>
 
 #include "base/settings.h"
+#include "format/pos.h"
 
 struct fs;
 struct role;
@@ -34,6 +35,8 @@ void fs_stop(struct fs *fs);
  */
 struct db;
 int fs_db_get(struct fs *fs, const char *name, struct db **ret);
+/* The same where it is open already and nothing need be waited for, else -EAGAIN. Any thread. */
+int fs_db_find(struct fs *fs, const char *name, struct db **ret);
 
 /*
  * Who else uses the databases (the gateway). stop: the databases are about to be; may block, is called at most once, while the
@@ -54,6 +57,12 @@ void fs_set_companion(struct fs *fs, const struct fs_companion *companion);
  */
 bool fs_alive(struct fs *fs, int64_t until_ns, char *why, size_t size);
 void fs_status_line(struct fs *fs, char *line, size_t size);
+
+/* What status, /metrics and /healthz say, from memory alone; with durations for /metrics. A new reference, or NULL: no memory. Any thread. */
+json_t *fs_status_json(struct fs *fs, bool durations);
+
+/* role's on_tx lands here: as fs_role_changed(). */
+void fs_litefs_moved(struct fs *fs, const char *name, struct pos pos);
 
 /* role's on_change lands here. Any thread; does not block. */
 struct role_state;

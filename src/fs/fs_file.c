@@ -136,7 +136,7 @@ static void open_later(fuse_req_t req, struct handle *h, struct fuse_file_info *
 		return;
 	}
 	*t = (struct open_task){{run, NULL}, fs, req, h, *fi};
-	io_pool_submit(fs->pool, &t->task);
+	io_pool_submit(run == open_status_run ? fs->status_pool : fs->pool, &t->task);
 }
 
 void fs_open(fuse_req_t req, struct node *node, struct fuse_file_info *fi, const struct fuse_entry_param *entry)

@@ -7,8 +7,10 @@
 
 #include <fuse_lowlevel.h>
 
+#include "base/clock.h"
 #include "base/settings.h"
 #include "db/db.h"
+#include "db/db_metrics.h"
 #include "db/super_table.h"
 #include "litefs/breaker.h"
 #include "fs/fs.h"
@@ -24,19 +26,24 @@ struct fs {
 	struct db_config db_config;
 	struct halt_record *halts;
 	struct io_pool *pool;
+	struct io_pool *status_pool; /* the other may be full of what waits for LiteFS */
+	struct db_metrics metrics;
 	struct node_table *nodes;
 	struct super_table *supers;
 	struct breakers *breakers;
+	struct gw_conns *gw_conns;
 	struct fuse_session *session;
 	const struct fs_companion *companion; /* NULL: none; constant while the loop runs */
 	atomic_bool companion_stopped;
+	int64_t started_ns; /* monotonic */
 	struct timespec started; /* the time that files without one of their own show */
 	int stop_fd; /* eventfd: fs_stop(), the closer's end, and fs_alive() */
 	atomic_bool stopping;
 	atomic_uint beats_asked, beats; /* fs_alive(): the loop makes the second the first */
 
-	pthread_mutex_t mutex; /* databases; held across LiteFS, so not for the FUSE thread */
-	struct fs_database *databases;
+	/* New databases; held across LiteFS, so not for the FUSE thread, nor for status. Those that are there stay until the end. */
+	pthread_mutex_t mutex;
+	_Atomic(struct fs_database *) databases;
 	pthread_mutex_t handles_mutex; /* never held across anything */
 	struct handle *handles;
 };
@@ -60,7 +67,7 @@ extern const struct fuse_lowlevel_ops fs_ops;
 
 /* Finds or opens; blocks on LiteFS: pool only. create: one that LiteFS does not have is an empty one. */
 int fs_database_get(struct fs *fs, const char *name, bool create, struct fs_database **ret);
-/* The databases that are open, one after the other: NULL begins, NULL ends. Never blocks for long. */
+/* The databases that are open, one after the other: NULL begins, NULL ends. Takes no lock. */
 struct fs_database *fs_database_next(struct fs *fs, struct fs_database *after);
 
 /* fs_file.c */

@@ -156,6 +156,7 @@ json_t *breakers_status(struct breakers *t)
 {
 	static const char *const states[] = {"closed", "open", "probing"};
 	json_t *list = json_array();
+	int64_t now = clock_now_ns();
 
 	if (!t || !list)
 		return list;
@@ -163,12 +164,13 @@ json_t *breakers_status(struct breakers *t)
 	for (unsigned i = 0; i < t->count; i++) {
 		const struct breaker *b = t->list[i];
 
-		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "url", b->url, "what", b->what, "state",
+		json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "url", b->url, "what", b->what, "state",
 						      states[b->state], "failures", (json_int_t)b->failures, "opened",
 						      (json_int_t)b->opened, "denied", (json_int_t)b->denied, "probes",
 						      (json_int_t)b->probes, "away_ms",
-						      b->state == CLOSED ? (json_int_t)0
-									 : (json_int_t)((clock_now_ns() - b->since_ns) / NS_PER_MS)));
+						      b->state == CLOSED ? (json_int_t)0 : (json_int_t)((now - b->since_ns) / NS_PER_MS), "failed_ago_ms",
+						      b->state == CLOSED ? json_null()
+									 : json_integer((now - (b->until_ns - b->pause_ns)) / NS_PER_MS)));
 	}
 	pthread_mutex_unlock(&t->mutex);
 	return list;

@@ -36,6 +36,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/probe.h"
 #include "litefs/api.h"
 #include "litefs/consul.h"
 #include "litefs/http.h"
@@ -101,6 +102,7 @@ static void publish(struct role *role)
 	atomic_store(&role->epoch, next->epoch);
 	pthread_cond_broadcast(&role->changed);
 	pthread_mutex_unlock(&role->mutex);
+	PROBE2(role, (int)next->kind, next->primary_hostname);
 	if (role->config.on_change)
 		role->config.on_change(role->config.ctx, next);
 }
@@ -256,7 +258,9 @@ static int on_event(void *ctx, const struct role_event *event)
 {
 	struct role *role = ctx;
 
-	if (event->kind == ROLE_EVENT_OTHER)
+	if (event->kind == ROLE_EVENT_TX && role->config.on_tx)
+		role->config.on_tx(role->config.ctx, event->db, event->pos);
+	if (event->kind == ROLE_EVENT_OTHER || event->kind == ROLE_EVENT_TX)
 		return 0;
 	role->had_init = true;
 	role->next.local_alive = true;

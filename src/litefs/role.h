@@ -18,6 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "format/pos.h"
+
 struct role;
 
 enum role_kind {
@@ -48,6 +50,8 @@ struct role_config {
 	const char *consul_key; /* ... lease.consul.key; NULL: none. Asked where primary_url is NULL */
 	uint64_t node_id; /* ours, for Litefs-Id */
 	void (*on_change)(void *ctx, const struct role_state *state);
+	/* LiteFS here has applied a transaction; as on_change. May be NULL. */
+	void (*on_tx)(void *ctx, const char *db, struct pos pos);
 	void *ctx;
 };
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,22 @@ static int take_role(const json_t *data, struct role_event *event)
 	return 0;
 }
 
+/* {"type":"tx","db":"app.db","data":{"txID":"0000000000000002","postApplyChecksum":"89fe...", ...}} */
+static bool take_tx(const json_t *root, struct role_event *event)
+{
+	const json_t *data = json_object_get(root, "data");
+	const char *db = json_string_value(json_object_get(root, "db"));
+	const char *txid = json_string_value(json_object_get(data, "txID"));
+	const char *checksum = json_string_value(json_object_get(data, "postApplyChecksum"));
+	char text[POS_TEXT_SIZE + 1];
+
+	if (!db || !txid || !checksum || !name_is_database(db) ||
+	    snprintf(text, sizeof text, "%s/%s\n", txid, checksum) != POS_TEXT_SIZE || pos_parse(text, POS_TEXT_SIZE, &event->pos))
+		return false;
+	strcpy(event->db, db);
+	return true;
+}
+
 int role_event_parse(const char *line, size_t len, struct role_event *ret)
 {
 	json_t *root = json_loadb(line, len, JSON_REJECT_DUPLICATES, NULL);
@@ -35,6 +52,8 @@ int role_event_parse(const char *line, size_t len, struct role_event *ret)
 	} else if (!strcmp(type, "init") || !strcmp(type, "primaryChange")) {
 		event.kind = type[0] == 'i' ? ROLE_EVENT_INIT : ROLE_EVENT_PRIMARY_CHANGE;
 		err = take_role(json_object_get(root, "data"), &event);
+	} else if (!strcmp(type, "tx") && take_tx(root, &event)) {
+		event.kind = ROLE_EVENT_TX;
 	}
 	if (!err)
 		*ret = event;

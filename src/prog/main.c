@@ -1,7 +1,7 @@
 /*
  * main: puts the layers together, and takes them apart in reverse.
  *
- *   options -> checks -> lock file -> (daemon: fork) -> HTTP -> role -> LiteFS answers -> mounted -> gateway -> ready -> fs_run
+ *   options -> checks -> lock file -> (daemon: fork) -> HTTP -> role -> LiteFS answers -> mounted -> gateway, metrics -> ready -> fs_run
  *
  * A daemon forks before the first thread is made. Its parent stays until the child is ready (or has failed) and
  * exits as the child did, so that whoever started litefwd knows. Until then the child speaks on
@@ -27,11 +27,14 @@
 #include "litefs/gw_auth.h"
 #include "litefs/role.h"
 #include "prog/aborter.h"
+#include "prog/check.h"
+#include "prog/metrics.h"
 #include "prog/mount_check.h"
 #include "prog/notify.h"
 #include "prog/options.h"
 #include "prog/options_print.h"
 #include "prog/privileges.h"
+#include "prog/status.h"
 
 /* How often the wait for LiteFS looks whether it was told to stop. */
 #define STOP_POLL_NS (100 * NS_PER_MS)
@@ -104,6 +107,16 @@ static void on_role_change(void *ctx, const struct role_state *state)
 	notify_poke(link->notify);
 }
 
+static void on_tx(void *ctx, const char *db, struct pos pos)
+{
+	struct link *link = ctx;
+
+	pthread_mutex_lock(&link->mutex);
+	if (link->fs)
+		fs_litefs_moved(link->fs, db, pos);
+	pthread_mutex_unlock(&link->mutex);
+}
+
 static void link_set(struct link *link, struct fs *fs)
 {
 	pthread_mutex_lock(&link->mutex);
@@ -122,6 +135,11 @@ struct gate {
 static int gate_db_get(void *ctx, const char *name, struct db **ret)
 {
 	return fs_db_get(ctx, name, ret);
+}
+
+static int gate_db_find(void *ctx, const char *name, struct db **ret)
+{
+	return fs_db_find(ctx, name, ret);
 }
 
 static void gate_stop(void *ctx)
@@ -150,7 +168,7 @@ static json_t *gate_status(void *ctx)
 static int gate_start(struct gate *gate, const struct settings *opt, struct role *role, uint64_t node_id, struct fs *fs)
 {
 	struct gateway_config config = {
-		.settings = opt, .role = role, .node_id = node_id, .db_get = gate_db_get, .ctx = fs,
+		.settings = opt, .role = role, .node_id = node_id, .db_get = gate_db_get, .db_find = gate_db_find, .ctx = fs,
 	};
 	int ret;
 
@@ -182,6 +200,25 @@ static int watch_start(struct notify *notify, struct fs *fs)
 	ret = notify_watch(notify, &config);
 	signals_block(SIG_UNBLOCK);
 	return ret;
+}
+
+/* ---- metrics of fs ---- */
+
+static json_t *metrics_status(void *ctx)
+{
+	return fs_status_json(ctx, true);
+}
+
+static int start_metrics(const struct settings *opt, struct fs *fs, struct metrics **ret)
+{
+	int err;
+
+	if (!opt->metrics)
+		return 0;
+	signals_block(SIG_BLOCK);
+	err = metrics_start(opt->metrics, metrics_status, fs, ret);
+	signals_block(SIG_UNBLOCK);
+	return err;
 }
 
 /* ---- daemon ---- */
@@ -272,6 +309,7 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 {
 	struct gate gate = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 	const struct fs_companion companion = {.stop = gate_stop, .status = gate_status, .ctx = &gate};
+	struct metrics *metrics = NULL;
 	struct role_state state;
 	struct fs *fs = NULL;
 	int ret;
@@ -293,6 +331,8 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 		 opt->mountpoint);
 	ret = opt->gateway ? gate_start(&gate, opt, role, node_id, fs) : 0;
 	if (!ret)
+		ret = start_metrics(opt, fs, &metrics);
+	if (!ret)
 		ret = watch_start(link->notify, fs);
 	if (!ret && ready_fd >= 0)
 		daemon_ready(ready_fd);
@@ -300,6 +340,7 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 		ret = fs_run(fs);
 	if (ret)
 		log_error("serving_failed", "error=\"%s\"", strerror(-ret));
+	metrics_stop(metrics);
 	link_set(link, NULL);
 	stop_fs = NULL;
 	fs_stop(fs);
@@ -324,6 +365,7 @@ static int serve(const struct settings *opt, struct notify *notify, int ready_fd
 		.consul_key = opt->lease_consul_key,
 		.node_id = random_u64(),
 		.on_change = on_role_change,
+		.on_tx = on_tx,
 		.ctx = &link,
 	};
 	int ret, code;
@@ -331,7 +373,7 @@ static int serve(const struct settings *opt, struct notify *notify, int ready_fd
 	start_log(opt);
 	signals_set();
 	privileges_raise_files();
-	privileges_drop(opt->gateway != NULL);
+	privileges_drop(opt->gateway || opt->metrics);
 	if (api_global_init()) {
 		log_error("http_failed", "do=\"look whether libcurl is installed properly\"");
 		return EXIT_FAILED;
@@ -467,6 +509,8 @@ struct command {
 
 static const struct command commands[] = {
 	{"options", command_options},
+	{"status", command_status},
+	{"check", command_check},
 	{NULL, command_mount},
 };
 

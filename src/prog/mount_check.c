@@ -26,15 +26,27 @@
 
 static void complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+static void (*tell)(void *ctx, const char *message);
+static void *tell_ctx;
+
+void mount_check_tell(void (*new_tell)(void *ctx, const char *message), void *ctx)
+{
+	tell = new_tell;
+	tell_ctx = ctx;
+}
+
 static void complain(const char *fmt, ...)
 {
+	char message[2 * PATH_MAX];
 	va_list ap;
 
-	fputs("litefwd: ", stderr);
 	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
+	vsnprintf(message, sizeof message, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	if (tell)
+		tell(tell_ctx, message);
+	else
+		fprintf(stderr, "litefwd: %s\n", message);
 }
 
 static void replace(char **field, char *owned)
@@ -211,7 +223,9 @@ int mount_check_fuse(const struct settings *opt)
 
 /* ---- LITEFS_DIR ---- */
 
-/* 0 and *ret_resolved (owned), or negative errno and why (static). */
+static const char not_allowed[] = "this user may not enter it (LiteFS lets other users in with fuse.allow-other: true)";
+
+/* 0 and *ret_resolved (owned), or -EACCES or -ENODEV, and why (static). */
 static int look_at_litefs_dir(const char *path, char **ret_resolved, const char **ret_why)
 {
 	struct mount_entry entry;
@@ -219,9 +233,11 @@ static int look_at_litefs_dir(const char *path, char **ret_resolved, const char 
 	char *resolved = realpath(path, NULL);
 	int ret;
 
-	*ret_why = "it does not exist";
-	if (!resolved)
-		return -errno;
+	if (!resolved) {
+		ret = errno == EACCES ? -EACCES : -ENODEV;
+		*ret_why = ret == -EACCES ? not_allowed : "it does not exist";
+		return ret;
+	}
 	ret = mount_check_find(MOUNTINFO, resolved, &entry);
 	*ret_why = ret < 0 ? "the mount table " MOUNTINFO " cannot be read" : "nothing is mounted there";
 	if (ret <= 0)
@@ -229,11 +245,14 @@ static int look_at_litefs_dir(const char *path, char **ret_resolved, const char 
 	*ret_why = "what is mounted there is not LiteFS";
 	if (!is_litefs(&entry))
 		goto fail;
-	*ret_why = "its LiteFS has died and left the mount behind";
-	if (probe(resolved, &st) < 0)
-		goto fail;
-	*ret_resolved = resolved;
-	return 0;
+	ret = probe(resolved, &st);
+	if (ret == 0) {
+		*ret_resolved = resolved;
+		return 0;
+	}
+	*ret_why = ret == -EACCES ? not_allowed : "its LiteFS has died and left the mount behind";
+	free(resolved);
+	return ret == -EACCES ? -EACCES : -ENODEV;
 fail:
 	free(resolved);
 	return -ENODEV;
@@ -245,9 +264,11 @@ int mount_check_litefs_dir(struct settings *opt)
 	bool told = false;
 	const char *why;
 	char *resolved;
+	int ret;
 
-	while (look_at_litefs_dir(opt->litefs_dir, &resolved, &why)) {
-		if (clock_now_ns() >= deadline_ns) {
+	while ((ret = look_at_litefs_dir(opt->litefs_dir, &resolved, &why))) {
+		/* Waiting gives nobody a right. */
+		if (ret == -EACCES || clock_now_ns() >= deadline_ns) {
 			complain("%s is no LiteFS mount: %s: LITEFS_DIR must be the fuse.dir of a running LiteFS",
 				 opt->litefs_dir, why);
 			return -ENODEV;
@@ -466,6 +487,28 @@ static int check_state_dir(const char *path)
 	if (!S_ISDIR(st.st_mode))
 		return -ENOTDIR;
 	return (st.st_mode & S_IWOTH) && !(st.st_mode & S_ISVTX) ? -EPERM : 0;
+}
+
+int mount_check_look_at_state_dir(const char *path)
+{
+	char *parent;
+	int err;
+
+	if (access(path, F_OK) == 0)
+		return access(path, W_OK | X_OK) ? -errno : check_state_dir(path);
+	if (errno != ENOENT)
+		return -errno;
+	parent = strdup(path);
+	if (!parent)
+		return -ENOMEM;
+	do {
+		char *slash = strrchr(parent, '/');
+
+		slash[slash == parent] = 0;
+		err = access(parent, W_OK | X_OK) ? errno : 0;
+	} while (err == ENOENT && strcmp(parent, "/") != 0);
+	free(parent);
+	return err ? -err : 1;
 }
 
 /* flock(2) asks for no right but to open: a file that others can read is one that they can lock. 0 or -EPERM. */

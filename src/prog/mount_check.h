@@ -36,6 +36,14 @@ int mount_check_mountpoint(struct settings *opt);
  */
 int mount_check_lock(const struct settings *opt, int *ret_fd);
 
+/*
+ * What is there of state_dir, without making or locking anything: 0 it can be used; 1: it is to be made, and can be; -EPERM, -EACCES, ...
+ */
+int mount_check_look_at_state_dir(const char *path);
+
+/* Messages go there instead of stderr; NULL: to stderr again. Before the first thread. */
+void mount_check_tell(void (*tell)(void *ctx, const char *message), void *ctx);
+
 /* ---- the parts, for tests ---- */
 
 /* True if path is dir or lies in it; both absolute and resolved. */

@@ -39,14 +39,14 @@ static int restrict_to(uint64_t keep)
 	return syscall(SYS_capset, &head, data) < 0 ? -errno : 0;
 }
 
-void privileges_drop(bool with_gateway)
+void privileges_drop(bool with_listener)
 {
 	uint64_t keep = bit(CAP_SYS_ADMIN) | bit(CAP_DAC_OVERRIDE) | bit(CAP_DAC_READ_SEARCH) | bit(CAP_SYS_PTRACE);
 	int err;
 
 	if (geteuid() != 0)
 		return;
-	if (with_gateway)
+	if (with_listener)
 		keep |= bit(CAP_NET_BIND_SERVICE);
 	err = restrict_to(keep);
 	if (!err && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

@@ -438,6 +438,7 @@ class Node:
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"""fuse:
   dir: "{self.litefs_dir}"
+  allow-other: {str(self.cluster.litefs_allow_other).lower()}
 data:
   dir: "{self.data_dir}"
   compress: {str(self.cluster.compress).lower()}
@@ -498,10 +499,16 @@ lease:
             options.update(primary_url=None, litefs_config=self.config_path)
         if self.gateway:
             options["gateway"] = f"{self.address}:{self.cluster.gateway_port.number}"
+        if self.cluster.metrics_port:
+            options["metrics"] = f"{self.address}:{self.cluster.metrics_port.number}"
         options["gateway_url"], options["gateway_secret"] = self.gateway_url, self.gateway_secret
         options.update(self.cluster.litefwd_opts)
         options.update(more)
         return ",".join(key if value is True else f"{key}={value}" for key, value in options.items() if value not in (None, False))
+
+    @property
+    def metrics_url(self):
+        return f"http://{self.address}:{self.cluster.metrics_port.number}"
 
     def litefwd_argv(self, **more):
         return [self.cluster.litefwd_binary, "-f", "-o", self.litefwd_options(**more), self.litefs_dir, self.mount]
@@ -652,11 +659,13 @@ class Cluster:
     gateway: True: each node's litefwd has one and asks the primary's; {"serve": indices, "ask": indices} for a mixed cluster;
     all of it can be changed per node before a litefwd is started (Node.gateway, gateway_url, write_secret). secret: a text, for all.
     env: for the started litefwds and clients, beside the caller's environment.
+    litefs_allow_other: users other than root may enter LiteFS' directories.
+    metrics: each litefwd answers at Node.metrics_url.
     consul: True: LiteFS' leases are a Consul's, with a TTL of consul_ttl seconds.
     """
 
     def __init__(self, n=3, litefwd=True, compress=True, litefwd_opts=None, env=None, litefwd_binary=None,
-                 gateway=False, secret=None, consul=False, consul_ttl=4):
+                 gateway=False, secret=None, consul=False, consul_ttl=4, litefs_allow_other=False, metrics=False):
         _install_signal_handlers()
         self.litefs_binary = find_binary("LITEFS", "tests/bin/litefs")
         self.direct_only = os.environ.get("LITEFWD_TEST_DIRECT") == "1"
@@ -664,6 +673,7 @@ class Cluster:
         self.litefwd_binary = litefwd_binary or (find_binary("LITEFWD", "litefwd") if litefwd else None)
         self.with_litefwd = litefwd
         self.compress = compress
+        self.litefs_allow_other = litefs_allow_other
         self.litefwd_opts = dict(litefwd_opts or {})
         self.env = dict(env or {})
         self.problems = []
@@ -680,6 +690,7 @@ class Cluster:
         self.port = Port([f"127.0.0.{i + 2}" for i in range(n)])
         self.gateway_port = Port([f"127.0.0.{i + 2}" for i in range(n)])
         self.front_port = Port([f"127.0.0.{i + 2}" for i in range(n)])  # for proxies in front of the gateways
+        self.metrics_port = Port([f"127.0.0.{i + 2}" for i in range(n)]) if metrics else None
         self.gateway_template = f"http://{{hostname}}:{self.gateway_port.number}"
         self.nodes = [Node(self, i) for i in range(n)]
         self.primary = self.nodes[0]
@@ -794,6 +805,8 @@ class Cluster:
             self.check_logs()
             self.port.close()
             self.gateway_port.close()
+            if self.metrics_port:
+                self.metrics_port.close()
             self.front_port.close()
             if self.consul:
                 self.consul.close_ports()

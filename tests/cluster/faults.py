@@ -270,10 +270,12 @@ class FaultProxy:
 class NetProxy:
     """tests/proxy in front of a node's LiteFS or gateway; the commands are at the top of proxy.c."""
 
-    def __init__(self, node, port=None, name="netproxy"):
+    def __init__(self, node, port=None, name="netproxy", target=None):
+        """target: "HOST:PORT" of something else instead."""
         cluster = node.cluster
         self.control = os.path.join(cluster.base, name)
-        argv = [_proxy_program(cluster), "--control", self.control, "127.0.0.1:0", f"{node.address}:{(port or cluster.port).number}"]
+        target = target or f"{node.address}:{(port or cluster.port).number}"
+        argv = [_proxy_program(cluster), "--control", self.control, "127.0.0.1:0", target]
         self.process = cluster.spawn(argv, stdout=subprocess.PIPE, name=name)
         line = self.process.stdout.readline().split()
         if len(line) != 2:

@@ -145,7 +145,17 @@ static void event_parse__known__decoded(void **state)
 	assert_int_equal(e.kind, ROLE_EVENT_PRIMARY_CHANGE);
 	assert_false(e.is_primary);
 	assert_string_equal(e.hostname, "h");
+	assert_int_equal(parse("{\"type\":\"tx\",\"db\":\"a.db\",\"data\":{\"txID\":\"000000000000001f\",\"postApplyChecksum\":"
+			       "\"89fe000000000001\",\"pageSize\":4096}}", &e), 0);
+	assert_int_equal(e.kind, ROLE_EVENT_TX);
+	assert_string_equal(e.db, "a.db");
+	assert_int_equal(e.pos.txid, 0x1f);
+	assert_int_equal(e.pos.checksum, 0x89fe000000000001);
+	/* What cannot be read is no position, and no reason to end the stream. */
 	assert_int_equal(parse("{\"type\":\"tx\",\"db\":\"a\",\"data\":{\"txID\":\"1\"}}", &e), 0);
+	assert_int_equal(e.kind, ROLE_EVENT_OTHER);
+	assert_int_equal(parse("{\"type\":\"tx\",\"db\":\"../a\",\"data\":{\"txID\":\"000000000000001f\",\"postApplyChecksum\":"
+			       "\"89fe000000000001\"}}", &e), 0);
 	assert_int_equal(e.kind, ROLE_EVENT_OTHER);
 	assert_int_equal(parse("{\"type\":\"new in a later release\"}", &e), 0);
 	assert_int_equal(e.kind, ROLE_EVENT_OTHER);
