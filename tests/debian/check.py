@@ -25,7 +25,7 @@ from machine import Machine, MachineError, Tree, base_tree, host, slow_factor, t
 
 DEB, LITEFS, RUNNING = (os.environ.get(name, "") for name in ("DEB", "LITEFS", "RUNNING"))
 CONTAINER = os.environ.get("CONTAINER", "")
-RPM = os.environ.get("RPM", "")
+RPM, SPEC, RPMLINTRC = (os.environ.get(name, "") for name in ("RPM", "SPEC", "RPMLINTRC"))
 VERSION = "0.1.0-1"
 
 REPLICA_YML = """fuse:
@@ -108,11 +108,16 @@ class Place:
         self.work = work
         self.base = temporary(work)
         self.trees = []
-        self.fresh = self.make_fresh(base_tree(work))
-        self._installed = None
+        self._fresh = self._installed = None
 
-    def make_fresh(self, base):
+    @property
+    def fresh(self):
         """debootstrap's, with LiteFS and its settings, and what the package depends on downloaded, not installed."""
+        if not self._fresh:
+            self._fresh = self._make_fresh(base_tree(self.work))
+        return self._fresh
+
+    def _make_fresh(self, base):
         tree = self.tree(base)
         tree.copy(LITEFS, "/usr/local/bin/litefs")
         tree.copy(DEB, "/root/" + os.path.basename(DEB), 0o644)
@@ -424,7 +429,17 @@ def test_purge__as_documented__leaves_nothing(place):
         assert machine.run("systemctl is-active litefs").strip() == "active"
 
 
-# ---------------------------------------------------------------- rpm
+# ---------------------------------------------------------------- the packages themselves
+
+def test_deb__lintian__neither_errors_nor_warnings(_place):
+    changes = glob.glob(os.path.join(os.path.dirname(DEB), "*.changes"))
+    assert len(changes) == 1, changes
+    host(["lintian", "--allow-root", "--fail-on", "error,warning", "--info", changes[0]])
+
+
+def test_rpm__rpmlint__no_errors(_place):
+    host(["rpmlint", "--rpmlintrc", RPMLINTRC, RPM, SPEC])
+
 
 def test_rpm__built_from_the_same_tarball__has_what_the_deb_has(_place):
     """Not installed anywhere: there is no distribution with rpm here."""
