@@ -277,7 +277,7 @@ def matrix(table):
 
 def main():
     parser = argparse.ArgumentParser(description="runs the client stacks")
-    parser.add_argument("--build", default=os.path.join(os.getcwd(), "tests", "stacks"), help="where they are installed")
+    parser.add_argument("--build", default=os.path.join(os.getcwd(), "tests", "bin", "stacks"), help="where they are installed")
     parser.add_argument("--list", action="store_true", help="only name them")
     parser.add_argument("filters", nargs="*", metavar="FILTER")
     options = parser.parse_args()
