@@ -233,6 +233,10 @@ enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 		 */
 		if (there == -ESTALE && creates && epoch && db_primary_epoch(db) == epoch)
 			there = 1;
+		/* By another primary, perhaps: equal statements of two nodes can give equal checksums. */
+		if (there == 1 && !creates && (!epoch || db_primary_epoch(db) != epoch) &&
+		    db_ltx_is_of(db, cs->after.txid, cs->node_id, cs->timestamp_ms) == 0)
+			there = -ESTALE;
 		if (there != 1)
 			return undecided(db, cs, frame, until);
 		finish(db, cs, frame, true);
