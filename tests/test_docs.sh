@@ -25,7 +25,7 @@ same() { # NAME LEFT RIGHT
 
 "$litefwd" --help >"$dir/help.txt"
 
-echo "1..10"
+echo "1..11"
 # What is made of the table of options is what the program prints now.
 status=0
 LITEFWD=$litefwd "$top/scripts/update-generated" --check >"$dir/generated" || status=1
