@@ -464,6 +464,9 @@ void db_role_changed(struct db *db)
 		db->doomed = true;
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);
+	/* What the clients were shown before LiteFS here had it: has whoever is the primary now got it? There may be no writer to find out. */
+	if (db->behind_count)
+		db->want_begin = true;
 	db_refuse_sessions_locked(db, -EHOSTUNREACH); /* they ask whoever is the primary now */
 	db->gateway_retry_ns = 0;
 	db->role_changed_ns = clock_now_ns();

@@ -126,6 +126,19 @@ static void finish(struct db *db, const struct changeset *cs, uint32_t frame, bo
 	pthread_mutex_unlock(&db->mu);
 }
 
+/*
+ * LiteFS may still be busy with what it was sent, for it applies that without a lock and whoever has hung up, and two of the same TXID share
+ * a temporary file there: keep the others away for as long as that may take. (Self has waited for it, and lost only a LiteFS that is gone.)
+ */
+static void settle(struct db *db, struct pos after)
+{
+	int64_t busy_ns = upstream_tx_ns(db->up, db->ltx.size) - upstream_tx_ns(db->up, 0);
+
+	clock_sleep_ns(SETTLE_NS);
+	if (upstream_kind(db->up) != UPSTREAM_SELF)
+		db_await_pos(db, after, clock_now_ns() + busy_ns);
+}
+
 static enum verdict undecided(struct db *db, const struct changeset *cs, uint32_t frame, int64_t until_ns)
 {
 	const struct db_unknown unknown = {
@@ -139,8 +152,7 @@ static enum verdict undecided(struct db *db, const struct changeset *cs, uint32_
 	db_set_phase(db, PHASE_DECIDE);
 	log_warn("commit_outcome_open", "db=%s txid=%016" PRIx64 " checksum=%016" PRIx64, db->name, cs->after.txid,
 		 cs->after.checksum);
-	/* LiteFS may still be busy with what it was sent, and two of the same TXID share a temporary file there: keep others away. */
-	clock_sleep_ns(SETTLE_NS);
+	settle(db, cs->after);
 	upstream_end(db->up);
 	verdict = db_decide(db, cs, until_ns);
 	pthread_mutex_lock(&db->mu);
@@ -236,6 +248,10 @@ enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 		 */
 		if (there == -ESTALE && creates && epoch && db_primary_epoch(db) == epoch)
 			there = 1;
+		/* By another primary, perhaps: equal statements of two nodes can give equal checksums. */
+		if (there == 1 && !creates && (!epoch || db_primary_epoch(db) != epoch) &&
+		    db_ltx_is_of(db, cs->after.txid, cs->node_id, cs->timestamp_ms) == 0)
+			there = -ESTALE;
 		if (there != 1)
 			return undecided(db, cs, frame, until);
 		finish(db, cs, frame, true);

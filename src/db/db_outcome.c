@@ -256,7 +256,7 @@ void db_give_up_unknowns_locked(struct db *db)
  *
  * A primary that has not got it proves something only if it is the one that it was sent to. After a failover the other one may have it, and
  * may become the primary again before it has followed anybody: until somebody's transaction has taken that TXID nobody knows, and
- * waiting for it here would keep this node's writers waiting, too.
+ * waiting for it here would keep this node's writers waiting, too. Nor does it prove anything where nobody has answered at all.
  */
 enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_ns)
 {
@@ -292,7 +292,7 @@ enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_
 			return VERDICT_UNKNOWN;
 		if (now >= next_probe) {
 			look(db, cs, &sent_to, &absent, &absent_elsewhere);
-			if (absent >= PROBES)
+			if (absent >= PROBES && !upstream_is_unanswered(db->up))
 				return VERDICT_NOT_COMMITTED;
 			if (absent_elsewhere >= PROBES)
 				return VERDICT_UNKNOWN;

@@ -37,24 +37,17 @@ static bool loop_answers(struct fs *fs, int64_t until_ns)
 
 bool fs_alive(struct fs *fs, int64_t until_ns, char *why, size_t size)
 {
-	bool alive = true;
-
 	if (!loop_answers(fs, until_ns)) {
 		snprintf(why, size, "the FUSE loop");
 		return false;
 	}
-	/* It is held while a database is opened, which may wait for LiteFS: that is no reason to end litefwd. */
-	if (pthread_mutex_trylock(&fs->mutex) != 0)
-		return true;
-	for (struct fs_database *d = fs->databases; d && alive; d = d->next) {
-		pthread_mutex_unlock(&fs->mutex);
-		alive = db_alive(d->db, until_ns);
-		if (!alive)
+	for (struct fs_database *d = NULL; (d = fs_database_next(fs, d)) != NULL;) {
+		if (!db_alive(d->db, until_ns)) {
 			snprintf(why, size, "a worker of %.64s", db_name(d->db));
-		pthread_mutex_lock(&fs->mutex);
+			return false;
+		}
 	}
-	pthread_mutex_unlock(&fs->mutex);
-	return alive;
+	return true;
 }
 
 void fs_status_line(struct fs *fs, char *line, size_t size)

@@ -105,6 +105,11 @@ uint64_t upstream_max_tx_bytes(const struct upstream *up)
 	return up->ops->max_tx_bytes ? up->ops->max_tx_bytes(up) : UINT64_MAX;
 }
 
+bool upstream_is_unanswered(const struct upstream *up)
+{
+	return up->unanswered;
+}
+
 void upstream_node_of(const struct role_state *role, struct upstream_node *ret)
 {
 	snprintf(ret->hostname, sizeof ret->hostname, "%s", role ? role->primary_hostname : "");

@@ -136,6 +136,12 @@ int64_t upstream_tx_ns(const struct upstream *up, uint64_t size);
 uint64_t upstream_max_tx_bytes(const struct upstream *up);
 
 /*
+ * The last commit was sent whole, and nothing came back in time: LiteFS may be stuck in it (a disk that stands still) and apply it whenever
+ * it goes on, for it looks neither at locks nor at who has hung up. Then no position before it says that it will not.
+ */
+bool upstream_is_unanswered(const struct upstream *up);
+
+/*
  * Which node's LiteFS the last begin was about, a vain one, too: its transactions went there, or would have gone. After a failover it is
  * another one, and what that one has not says nothing of what the first one has.
  */
@@ -185,6 +191,7 @@ struct upstream {
 	enum upstream_kind kind;
 	struct upstream_config config;
 	struct upstream_node node; /* by upstream_note_node() */
+	bool unanswered; /* set by each commit */
 };
 
 /* In begin. role NULL: this node. */

@@ -616,6 +616,7 @@ static enum outcome gateway_commit(struct upstream *up, const struct upstream_tx
 	if (!g->held || tx->size == 0 || tx->size > INT64_MAX)
 		return OUTCOME_REFUSED;
 	g->yield = false;
+	up->unanswered = false;
 	if (secret_of(g)->len)
 		err = hash_tx(tx, hash);
 	if (err) {
@@ -630,6 +631,7 @@ static enum outcome gateway_commit(struct upstream *up, const struct upstream_tx
 	else
 		outcome = verdict(g, tx, &answer);
 	now = clock_now_ns();
+	up->unanswered = outcome == OUTCOME_UNKNOWN && answer.body_sent && err == -ETIMEDOUT;
 	if (outcome == OUTCOME_COMMITTED) {
 		upload_rate_note(&g->rate, tx->size, now - start, g->rtt_ns, now);
 		note_lease(g, start);

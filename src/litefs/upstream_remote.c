@@ -506,6 +506,7 @@ static enum outcome remote_commit(struct upstream *up, const struct upstream_tx 
 	enum api_tx_result result;
 	bool lost = false;
 
+	up->unanswered = false;
 	if (!r->held || !still_the_target(r) || !check_time(r, tx->size))
 		return OUTCOME_REFUSED;
 	atomic_store(&r->in_call, r->api);
@@ -513,6 +514,7 @@ static enum outcome remote_commit(struct upstream *up, const struct upstream_tx 
 	if (result == API_TX_APPLIED)
 		lost = !still_the_primary(r);
 	atomic_store(&r->in_call, NULL);
+	up->unanswered = result == API_TX_AMBIGUOUS && body.offset >= tx->size && clock_now_ns() >= call.deadline_ns;
 	note_rate(r, result, tx->size, start);
 	if (result == API_TX_APPLIED && !lost)
 		return OUTCOME_COMMITTED;

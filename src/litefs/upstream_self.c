@@ -178,6 +178,7 @@ static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
 	enum api_tx_result result;
 
 	/* /tx opens no connection: it must not be the one to be sent twice. */
+	s->base.unanswered = false;
 	result = api_tx(s->api, &call);
 	if (result == API_TX_NOT_SENT) {
 		if (api_info(s->api, INFO_TIMEOUT_MS, &s->info) != 0)
@@ -185,8 +186,10 @@ static enum outcome send_tx(struct self *s, const struct upstream_tx *tx)
 		body.offset = 0;
 		result = api_tx(s->api, &call);
 	}
-	if (result == API_TX_AMBIGUOUS)
+	if (result == API_TX_AMBIGUOUS) {
+		s->base.unanswered = body.offset >= tx->size && clock_now_ns() >= call.deadline_ns;
 		return OUTCOME_UNKNOWN;
+	}
 	if (result != API_TX_APPLIED) {
 		log_warn("commit_refused", "db=%s upstream=self error=\"%s\"", s->base.config.name, api_error(s->api));
 		return OUTCOME_REFUSED;

@@ -15,7 +15,7 @@
 #include "prog/options.h"
 
 #define INFO_TIMEOUT_MS 3000
-#define SPOOL_LEAST (INT64_C(1) << 30)
+#define SPOOL_LEAST (INT64_C(256) << 20)
 #define KERNEL_MAJOR 5
 #define KERNEL_MINOR 4
 

@@ -508,9 +508,9 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{"options", command_options},
 	{"status", command_status},
 	{"check", command_check},
+	{"options", command_options},
 	{NULL, command_mount},
 };
 

@@ -53,9 +53,17 @@ def happened(run, name, upstream, victim, took_effect):
 
 def at_begin(name, action):
     def inject(run, node, upstream):
-        victim = Victim(run, node)
+        """A lock that is kept needs no request: some victims until one does."""
         with armed(run.net.front(node, upstream), action, "POST", "/halt") as fault:
-            began = victim.begin()
+            for _ in range(5):
+                victim = Victim(run, node)
+                began = victim.begin()
+                if fault.seen.is_set():
+                    break
+                if began:
+                    victim.commit()
+                    began = False
+                time.sleep(0.03)
         if began:
             victim.commit()
         return happened(run, name, upstream, victim, fault.seen.is_set())
@@ -170,9 +178,11 @@ def process_killed(name, action, which, upstreams, kill_and_restart):
         victim, fault = in_state(run, node, upstream, action)
         if not victim:
             return False
-        kill_and_restart(run, which(run, node))
+        killed = which(run, node)
+        kill_and_restart(run, killed)
         let_go(run, node, upstream, fault)
         victim.commit()
+        run.forget(killed)
         return happened(run, name, upstream, victim, True)
     return Kind(name, upstreams, inject)
 
@@ -186,8 +196,7 @@ def at_the_primary(run, node):
 
 
 def litefwd_restarted(run, node):
-    run.kill_litefwd(node)
-    node.start_litefwd()
+    run.restart_litefwd(node)
 
 
 def litefs_restarted(run, node):

@@ -20,7 +20,7 @@ What is said of each broken promise (Problem.kind):
     torn read       a reader's tables do not fit each other, or its snapshot has changed
     dirty read      a reader saw what failed; vanished read: what is gone, without a failover that dropped it
     back in time    a connection read an older state than before; node order: the node did, from one connection to another
-    stale read      a read does not have what was acknowledged on its node (or anywhere, on a primary that stays) before it began
+    stale read      a read does not have what was acknowledged on its node before it began
     diverged        two checksums of one TXID, without a failover between; position back: a node's LiteFS went back without one
     false verdict   the log's commit_verdict says what is not so
 """
@@ -62,7 +62,8 @@ class Write:
 class Read:
     """
     One read transaction. entries: the last rows, newest first, (n, digest, id, parts, parts found). again: (n, digest) at its end.
-    count: of all rows, where it was asked. pos: LiteFS' position before it. life: which litefwd of that node, counted.
+    count: of all rows, where it was asked. pos: LiteFS' position before it. life: which litefwd of that node its connection was opened in,
+    counted; dead: that one was dead when it ended, so it is SQLite's and the kernel's caches that have answered, as they were.
     """
     node: int
     conn: str
@@ -75,6 +76,7 @@ class Read:
     again: tuple
     count: int = None
     pos: tuple = None
+    dead: bool = False
 
     @property
     def state(self):
@@ -103,8 +105,7 @@ class View:
 
 @dataclasses.dataclass
 class History:
-    """positions: {TXID: checksum} that survived, as far as LTX files tell. said: (node, TXID, checksum, verdict) of commit_verdict lines.
-    primary: the node that was it all the time, or None."""
+    """positions: {TXID: checksum} that survived, as far as LTX files tell. said: (node, TXID, checksum, verdict) of commit_verdict lines."""
     txid0: int
     writes: list
     reads: list
@@ -112,7 +113,6 @@ class History:
     views: list
     positions: dict
     said: list = dataclasses.field(default_factory=list)
-    primary: int = None
 
 
 class Result:
@@ -325,8 +325,8 @@ class _Checker:
         for node in sorted({read.node for read in reads}):
             mine = sorted((r for r in reads if r.node == node), key=lambda r: r.began)
             self._floor(mine, mine, "node order", by_life=True)
-            writes = [w for w in self.h.writes if w.verdict == ACKNOWLEDGED and node in (w.node, self.h.primary)]
-            self._floor(mine, writes, "stale read", by_life=False)
+            writes = [w for w in self.h.writes if w.verdict == ACKNOWLEDGED and w.node == node]
+            self._floor([r for r in mine if not r.dead], writes, "stale read", by_life=False)
 
     def _floor(self, reads, before, kind, by_life):
         """Each read has what ended before it began."""

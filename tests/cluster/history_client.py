@@ -3,9 +3,10 @@
     history_client.py writer|reader NAME DATABASE POSITION_FILE LOG PAUSE_S SEED
 
 Writes one JSON object a line to LOG, whole and at once, so that it may be killed by -9 at any moment; SIGTERM ends it after the
-transaction under way. After an I/O error it opens the database anew. Of a transaction: "begin", then "open" with what it is about to
+transaction under way. After an I/O error, and on SIGHUP, it opens the database anew. Of a transaction: "begin", then "open" with what it is about to
 commit, then what it was told ("ok", "busy", "io", "error"). Of a read: "read" with what history.Read wants.
 """
+import contextlib
 import json
 import os
 import random
@@ -86,18 +87,20 @@ class _Position:
             return parse_position(os.pread(self.fd, 64, 0).decode("ascii"))
         except (OSError, ValueError):
             if self.fd >= 0:
-                os.close(self.fd)
+                with contextlib.suppress(OSError):  # of a LiteFS that is gone
+                    os.close(self.fd)
             self.fd = -1
             return None
 
 
 def main(kind, name, path, position_path, log_path, pause, seed):
-    going = [True]
+    going, reopen = [True], []
     signal.signal(signal.SIGTERM, lambda *_: going.clear())
+    signal.signal(signal.SIGHUP, lambda *_: reopen.append(True))
     rng = random.Random(seed)
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     position = _Position(position_path)
-    db, opened, number = None, 0, 0
+    db, opened, number, since = None, 0, 0, 0
 
     def say(event, **what):
         os.write(log, json.dumps({"e": event, "t": time.monotonic(), "conn": f"{name} {opened}", **what}).encode() + b"\n")
@@ -108,8 +111,13 @@ def main(kind, name, path, position_path, log_path, pause, seed):
         number += 1
         ident, step = f"{name} {number}", "open"
         try:
+            if db is not None and reopen:
+                db.close()
+                db = None
             if db is None:
+                reopen.clear()
                 opened += 1
+                since = time.monotonic()
                 db = sqlite3.connect(path, timeout=2, isolation_level=None)
                 db.execute("PRAGMA busy_timeout = 2000")
             if kind == "writer":
@@ -121,7 +129,7 @@ def main(kind, name, path, position_path, log_path, pause, seed):
             else:
                 began, pos = time.monotonic(), position.get()
                 found = read(sql, rng, number % 8 == 0)
-                say("read", began=began, pos=pos, **found)
+                say("read", began=began, pos=pos, since=since, **found)
         except sqlite3.Error as error:
             said = verdict(getattr(error, "sqlite_errorcode", None))
             say(said, id=ident, step=step, name=getattr(error, "sqlite_errorname", "?"), text=str(error))

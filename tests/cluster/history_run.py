@@ -208,7 +208,7 @@ class HistoryRun:
         self.rng = random.Random(seed)
         self.seed = seed
         self.numbers = iter(range(1, 1 << 30))
-        self.directory = os.path.join(cluster.base, "history")
+        self.directory = os.path.join(cluster.logs, "history")
         os.makedirs(self.directory)
         self.clients = []  # (process, node, log)
         self.conns = {}  # node -> (Conn, name)
@@ -264,10 +264,15 @@ class HistoryRun:
 
     # -- what happens to nodes
 
-    def kill_litefwd(self, node):
+    def restart_litefwd(self, node):
+        """kill -9. Its clients open their databases anew, as programs must that keep connections."""
         killed = time.monotonic()
         node.kill_litefwd()
         self.restarts[node.index].append((killed, time.monotonic()))
+        node.start_litefwd()
+        for process, where, _ in self.clients:
+            if where is node:
+                process.send_signal(signal.SIGHUP)
 
     def begin_takeover(self, nodes, why):
         return failover.Takeover(self.cluster, nodes, why)
@@ -315,9 +320,11 @@ class HistoryRun:
         for node, event in self._all_events():
             kind, ident = event["e"], event.get("id")
             if kind == "read":
-                reads.append(history.Read(node, event["conn"], sum(killed <= event["began"] for killed, _ in self.restarts[node]),
-                                          event["began"], event["t"], event["n"], event["digest"], event["entries"],
-                                          tuple(event["again"]), event["count"], event["pos"] and tuple(event["pos"])))
+                life = sum(killed <= event["since"] for killed, _ in self.restarts[node])
+                died = [killed for killed, _ in self.restarts[node]][life:]
+                reads.append(history.Read(node, event["conn"], life, event["began"], event["t"], event["n"], event["digest"], event["entries"],
+                                          tuple(event["again"]), event["count"], event["pos"] and tuple(event["pos"]),
+                                          bool(died) and event["t"] > died[0]))
             elif kind == "begin":
                 writes[ident] = history.Write(ident, node, event["conn"], event["t"], float("inf"), history.FAILED)
             elif kind == "open":
@@ -333,8 +340,7 @@ class HistoryRun:
         for node in self.cluster.nodes:
             positions.update(ltx_positions(node))
         takeovers = [history.Takeover(t.began, t.ended, t.txid, t.old) for t in self.takeovers]
-        return history.History(self.txid0, list(writes.values()), reads, takeovers, self._views(), positions, self.said,
-                               None if self.cluster.consul else self.cluster.primary.index)
+        return history.History(self.txid0, list(writes.values()), reads, takeovers, self._views(), positions, self.said)
 
     def _verdict(self, write, event, sent):
         said = event["e"]

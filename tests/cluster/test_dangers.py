@@ -648,6 +648,31 @@ def test_killed__client_on_replica_in_every_state__others_go_on_at_once():
     die_in_every_state(1, kill_client)
 
 
+def test_killed__client_in_its_commit_under_a_long_reader__others_write_before_the_reader_ends():
+    """Nobody has published what was committed, and a reader keeps the old wal-index from being made anew."""
+    with cluster_with_proxy() as (cluster, node, proxy):
+        verdicts = {"before": "ok", "victim": "ok", "after": "ok"}
+        insert_until_ok(node, "before")
+        with node.conn(DB) as reader:
+            reader("BEGIN")
+            assert reader("SELECT count(*) FROM t")[0][0] == 1
+            victim = node.conn(DB)
+            fault = proxy.add("hold_answer", method="POST", path="/tx")
+            victim.send("INSERT INTO t VALUES ('victim')")
+            assert fault.seen.wait(10 * slow_factor())
+            victim.process.kill()  # it is gone when its write() has returned
+            fault.release.set()
+            victim.process.wait(20 * slow_factor())
+            insert_until_ok(node, "after")
+            assert reader("SELECT count(*) FROM t")[0][0] == 1
+            with node.conn(DB) as other:
+                assert other("SELECT count(*) FROM t")[0][0] == 3
+            assert node.counters(DB)["mends"] == 1
+            reader("COMMIT")
+            assert reader("SELECT count(*) FROM t")[0][0] == 3
+        assert_verdicts(cluster, verdicts)
+
+
 def test_killed__client_on_primary_in_every_state__others_go_on_at_once():
     die_in_every_state(0, kill_client)
 

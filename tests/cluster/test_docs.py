@@ -9,8 +9,9 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 
-from cluster import TOP_SRC, Cluster, HarnessError, SqlError, find_binary
+from cluster import TOP_SRC, Cluster, HarnessError, Port, SqlError, find_binary, slow_factor
 from marks import note
 from sandbox import Sandbox
 
@@ -145,6 +146,54 @@ def test_restart__connection_from_before__fails_until_it_is_opened_anew():
                 assert error.name == "SQLITE_PROTOCOL" or error.name.startswith("SQLITE_IOERR"), error
         replica.sql("app.db", "INSERT INTO t VALUES (1)")
         assert cluster.primary.sql("app.db", "SELECT count(*) FROM t") == "1\n"
+
+
+# An application as the section about LiteFS' proxy has it: what is POSTed becomes a row, here.
+APPLICATION = r"""
+import http.server, sqlite3, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        with sqlite3.connect(sys.argv[1], timeout=60) as db:
+            db.execute("INSERT INTO t VALUES (?)", (self.path,))
+        self.send_response(201)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+server = http.server.HTTPServer((sys.argv[2], 0), Handler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def post(address, port, path):
+    request = urllib.request.Request(f"http://{address}:{port}{path}", data=b"", method="POST")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60 * slow_factor()) as answer:
+        return answer.status, answer.headers  # whose names have no case
+
+
+def test_litefs_proxy__path_in_passthrough__written_where_it_came_to():
+    """What docs/moving.md says of `proxy:`."""
+    cluster = Cluster(n=2)
+    replica = cluster.nodes[1]
+    port = Port([replica.address])
+    application = cluster.spawn([sys.executable, "-c", APPLICATION, replica.path("app.db"), replica.address], stdout=subprocess.PIPE)
+    target = f"{replica.address}:{int(application.stdout.readline())}"
+    write = replica.write_config
+
+    def with_proxy():
+        path = write()
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f'proxy:\n  addr: "{replica.address}:{port.number}"\n  target: "{target}"\n  db: "app.db"\n  passthrough: ["/here*"]\n')
+        return path
+    replica.write_config = with_proxy
+    with cluster:
+        replica.sql("app.db", "PRAGMA journal_mode = WAL; CREATE TABLE t (x)")
+        status, headers = post(replica.address, port.number, "/there")
+        assert status == 200 and headers["fly-replay"] == f"instance={cluster.primary.hostname}", headers
+        status, headers = post(replica.address, port.number, "/here/it/is")
+        assert status == 201 and "fly-replay" not in headers and "set-cookie" not in headers, headers
+        assert cluster.primary.sql("app.db", "SELECT x FROM t") == "/here/it/is\n"
+        assert replica.counters("app.db")["commits_remote"] == 3
+    port.close()
 
 
 globals().update({test.__name__: test for test in map(make_test, filter(has_commands, blocks.documents(TOP_SRC)))})

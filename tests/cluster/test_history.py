@@ -57,7 +57,7 @@ def at_random(kinds, rng, count):
 
 def inject_all(run, wanted):
     """Each of them once, as soon as it takes effect."""
-    tries, waiting, seconds = {}, list(enumerate(wanted)), {}
+    tries, waiting, seconds, vain = {}, list(enumerate(wanted)), {}, {}
     while waiting:
         number, (kind, upstream) = waiting.pop(0)
         node = node_for(run, upstream)
@@ -65,19 +65,20 @@ def inject_all(run, wanted):
         if node and kind.inject(run, node, upstream):
             seconds.setdefault(kind.name, []).append(time.monotonic() - begin)
             continue
-        print(f"no effect: {kind.name}, {upstream}, {'n%d' % node.index if node else 'no such node now'}")
+        vain.setdefault(f"{kind.name}, {upstream}", []).append(time.monotonic() - begin)
         tries[number] = tries.get(number, 0) + 1
         if tries[number] == TRIES:
             raise HarnessError(f"{kind.name} over {upstream} did not take effect in {TRIES} tries")
         waiting.append((number, (kind, upstream)))
         run.cluster.assert_alive()
-    for name, took in sorted(seconds.items(), key=lambda item: -sum(item[1])):
-        print(f"{sum(took):6.1f} s for {len(took)}: {name}")
+    for what, found in (("took effect", seconds), ("in vain", vain)):
+        for name, took in sorted(found.items(), key=lambda item: -sum(item[1])):
+            print(f"{sum(took):6.1f} s for {len(took)} {what}: {name}")
 
 
 def a_round(number, consul, choose):
     """A cluster, the faults that choose(rng) says, and the checker. {(kind, upstream): {outcome: count}}, counts of the whole history."""
-    options = {"consul": True} if consul else {"small": {0: 64 * MIB}, "spool": 6 * MIB}
+    options = {"consul": True} if consul else {"small": {0: 256 * MIB}, "spool": 6 * MIB}
     with HistoryCluster(litefwd_opts=OPTS, **options) as cluster, HistoryRun(cluster, number) as run:
         for node in cluster.nodes:
             run.start(node, "writer", 0.04)
@@ -93,7 +94,8 @@ def a_round(number, consul, choose):
             row = table.setdefault((kind, upstream), dict.fromkeys(history.OUTCOMES, 0))
             row[result.outcome[ident]] += 1
         counts = {"transactions": len(found.writes), "reads": len(found.reads), "takeovers": len(found.takeovers),
-                  "unknown and there": result.unknown_there, **result.outcomes()}
+                  "reads in a dead mount": sum(read.dead for read in found.reads), "unknown and there": result.unknown_there,
+                  **result.outcomes()}
         return table, counts
 
 

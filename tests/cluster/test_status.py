@@ -80,10 +80,10 @@ def test_primarys_litefs_stopped__both_nodes_say_so__and_are_well_again_after_it
         for node in cluster.nodes:
             assert_well(cluster, node)
         cluster.wait_converged(DB)
-        # The counters of both are the cluster's history.
-        committed = sum(sample(node, "litefwd_transactions_total", db=DB, outcome="committed", upstream=upstream)
-                        for node in cluster.nodes for upstream in ("halt", "self", "gateway"))
-        assert committed == primary.pos(DB)[0] - txid, f"{committed} counted"
+        # The counters of both are the cluster's history; what is unknown may be part of it.
+        committed, unknown = (sum(sample(node, "litefwd_transactions_total", db=DB, outcome=outcome, upstream=upstream)
+                                  for node in cluster.nodes for upstream in ("halt", "self", "gateway")) for outcome in ("committed", "unknown"))
+        assert committed <= primary.pos(DB)[0] - txid <= committed + unknown, f"{committed} counted, {unknown} unknown"
         assert sample(replica, "litefwd_begin_duration_seconds_count", outcome="away") >= 1
         assert sample(replica, "litefwd_role", role="replica") == 1 and sample(primary, "litefwd_role", role="primary") == 1
 
@@ -110,7 +110,7 @@ def test_own_litefs_stopped__and_the_pool_full_of_waiters__status_answers():
 
 @bound(120)
 def test_large_upload__over_halt_and_stalled__its_progress_is_shown():
-    with cluster_with_proxy() as (cluster, node, proxy):
+    with cluster_with_proxy(litefwd_opts={"commit_timeout": "60s"}) as (cluster, node, proxy):
         insert_until_ok(node, "small")
         fault = proxy.add("stall_body", method="POST", path="/tx", count_bytes=100000)
         with node.conn(DB) as conn:

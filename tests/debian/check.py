@@ -3,7 +3,7 @@
 
     check.py --work DIR [FILTER ...]
 
-DIR keeps debootstrap's tree for the next time; DEB, RPM (packages), LITEFS (binary), EXAMPLES (packaging/container) and RUNNING (the document)
+DIR keeps debootstrap's tree for the next time; DEB, RPM (packages), LITEFS (binary), CONTAINER (packaging/container) and RUNNING (the document)
 are in the environment, see Makefile.am. One machine per test. FILTER: part of a test's name. The last line is "N passed, N failed".
 
 Not shown: the kernel of a fresh Debian (it is this machine's), a network between nodes (the other node is a second LiteFS on the same machine),
@@ -25,7 +25,7 @@ from machine import Machine, MachineError, Tree, base_tree, host, slow_factor, t
 
 DEB, LITEFS, RUNNING = (os.environ.get(name, "") for name in ("DEB", "LITEFS", "RUNNING"))
 CONTAINER = os.environ.get("CONTAINER", "")
-RPM = os.environ.get("RPM", "")
+RPM, SPEC, RPMLINTRC = (os.environ.get(name, "") for name in ("RPM", "SPEC", "RPMLINTRC"))
 VERSION = "0.1.0-1"
 
 REPLICA_YML = """fuse:
@@ -108,11 +108,16 @@ class Place:
         self.work = work
         self.base = temporary(work)
         self.trees = []
-        self.fresh = self.make_fresh(base_tree(work))
-        self._installed = None
+        self._fresh = self._installed = None
 
-    def make_fresh(self, base):
+    @property
+    def fresh(self):
         """debootstrap's, with LiteFS and its settings, and what the package depends on downloaded, not installed."""
+        if not self._fresh:
+            self._fresh = self._make_fresh(base_tree(self.work))
+        return self._fresh
+
+    def _make_fresh(self, base):
         tree = self.tree(base)
         tree.copy(LITEFS, "/usr/local/bin/litefs")
         tree.copy(DEB, "/root/" + os.path.basename(DEB), 0o644)
@@ -257,19 +262,25 @@ def test_install__fresh_debian__nothing_runs_and_everything_is_there(place):
 
 def test_unit__replica__ready_writable_and_seen_by_other_units(place):
     with place.machine(place.tree(*place.installed)) as machine:
-        with_unit(machine, "echo umask = 0 >>/etc/litefwd/data.conf")
+        with_unit(machine, "printf 'umask = 0\\n" + re.search(r"`(metrics = [^`]*)`", open(RUNNING, encoding="utf-8").read())[1] +
+                  "\\n' >>/etc/litefwd/data.conf")
         shown = show(machine, "StatusText", "Type", "MainPID", "WatchdogUSec")
         assert shown["StatusText"] == "replica, the primary is other", shown
         assert shown["WatchdogUSec"] not in ("0", "infinity")
         pid = shown["MainPID"]
         assert machine.run(f"readlink /proc/{pid}/ns/mnt /proc/1/ns/mnt | uniq | wc -l").strip() == "1", "a mount namespace of its own"
-        machine.run(doc("litefwd as a unit", 1))
+        said = machine.run(doc("litefwd as a unit", 1))
+        assert "replica" in said, said
+        machine.run(doc("litefwd as a unit", 2))  # litefwd check: exit status 0, all is well
         # Not the shell that started it: a unit of another user, with a mount namespace of its own.
         before = txid(machine)
         machine.run("systemd-run -q --wait --pipe -p User=nobody -p PrivateTmp=yes -p ProtectSystem=strict -p ReadWritePaths=/data "
                     "sqlite3 -cmd '.timeout 20000' /data/app.db \"INSERT INTO t VALUES ('unit', 1)\"")
         assert txid(machine) == before + 1
         write_here(machine, 2)
+        metrics = machine.run("python3 -c 'import urllib.request as r; print(r.urlopen(\"http://127.0.0.1:20204/metrics\").read().decode())'")
+        assert 'litefwd_commit_phase_duration_seconds_count{phase="replicate"} 2\n' in metrics, metrics
+        assert "200" in machine.run("python3 -c 'import urllib.request as r; print(r.urlopen(\"http://127.0.0.1:20204/healthz\").status)'")
         limits = machine.run(f"grep -E '^(NoNewPrivs|Seccomp|CapBnd)' /proc/{pid}/status")
         assert re.search(r"NoNewPrivs:\s1", limits) and re.search(r"Seccomp:\s2", limits), limits
 
@@ -418,7 +429,17 @@ def test_purge__as_documented__leaves_nothing(place):
         assert machine.run("systemctl is-active litefs").strip() == "active"
 
 
-# ---------------------------------------------------------------- rpm
+# ---------------------------------------------------------------- the packages themselves
+
+def test_deb__lintian__neither_errors_nor_warnings(_place):
+    changes = glob.glob(os.path.join(os.path.dirname(DEB), "*.changes"))
+    assert len(changes) == 1, changes
+    host(["lintian", "--allow-root", "--fail-on", "error,warning", "--info", changes[0]])
+
+
+def test_rpm__rpmlint__no_errors(_place):
+    host(["rpmlint", "--rpmlintrc", RPMLINTRC, RPM, SPEC])
+
 
 def test_rpm__built_from_the_same_tarball__has_what_the_deb_has(_place):
     """Not installed anywhere: there is no distribution with rpm here."""

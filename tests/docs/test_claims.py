@@ -70,7 +70,9 @@ class Claims(unittest.TestCase):
         calls = sum(len(re.findall(r"\blog_(?:warn|error)\(", text_of(path))) for path in files("src", ".c"))
         self.assertEqual(calls, sum(len(EVENT_CALL.findall(text_of(path))) for path in files("src", ".c")), "a call that this test cannot read")
         rows = EVENT_ROW.findall(text_of("docs/troubleshooting.md"))
-        self.assertEqual(sorted(logged), sorted(rows))
+        self.assertEqual([], sorted(logged - set(rows)), "without a row in docs/troubleshooting.md")
+        self.assertEqual([], sorted(set(rows) - logged), "rows of what is not logged")
+        self.assertEqual(len(rows), len(set(rows)))
 
     def test_benchmarks__options_and_filters__exist(self):
         document = text_of("docs/BENCHMARKS.md")
@@ -82,6 +84,26 @@ class Claims(unittest.TestCase):
             self.assertTrue([name for name in names_of_tests() if part in name], part)
         for target in re.findall(r"`make ([a-z-]+)", document):
             self.assertRegex(text_of("Makefile.am"), rf"(?m)^{target}:")
+
+    def test_layers__each_file__includes_what_its_row_says(self):
+        rows = re.findall(r"^\| `src/(\w+)` \| .* \| (.*) \|$", text_of("ARCHITECTURE.md"), re.M)
+        layers = [folder for folder, _ in rows]
+        self.assertEqual(sorted(os.listdir(os.path.join(TOP, "src"))), sorted(layers))
+        for folder, below in rows:
+            named = [name for name in re.findall(r"\w+", below) if name in layers]
+            allowed = {folder, *named} if "below" not in below and below != "all" else set(layers[:layers.index((named or [folder])[0]) + 1]) | {folder}
+            for path in files("src/" + folder, ".c", ".h"):
+                included = set(re.findall(r'^#include "(\w+)/', text_of(path), re.M))
+                self.assertEqual(set(), included - allowed, path)
+
+    def test_libraries__each__seen_by_the_files_that_are_named(self):
+        table = text_of("ARCHITECTURE.md").split("| library | is seen by no other file than |")[1].split("\n\n")[0]
+        for library, header in (("curl", "curl/"), ("libmicrohttpd", "microhttpd.h"), ("OpenSSL", "openssl/"), ("libfuse", "fuse_lowlevel.h")):
+            row = re.search(rf"^\| {library} \| (.*) \|$", table, re.M)[1]
+            named = re.findall(r"`([\w/.]+)`", row)
+            seen = [path for path in files("src", ".c", ".h") if re.search(rf"^#include <{re.escape(header)}", text_of(path), re.M)]
+            self.assertTrue(seen, library)
+            self.assertEqual([], [path for path in seen if os.path.basename(path) not in named and os.path.relpath(os.path.dirname(path), TOP) not in named], library)
 
     def test_functions__named_in_architecture__exist(self):
         source = text_of(*files("src", ".c", ".h"), *files("tests/unit", ".c"))  # faults have names there

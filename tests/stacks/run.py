@@ -6,7 +6,8 @@
 For each stack whose name contains a FILTER: it is installed into DIR; its application runs its scenario on a replica's mount; then three
 workers of it at once, one on each node. What proves forwarding: the primary's TXID rose by exactly what the replica's litefwd
 says it forwarded, neither of the other nodes' committed anything meanwhile, and what the application wrote is read on the primary and on the third node.
-Then what a restart of litefwd means for pools of connections (pools.py). Prints the client matrix, and "N passed, N failed".
+Then litefwd is restarted under
+pools of connections: those that replace what is broken go on, the others do not. Prints the client matrix, and "N passed, N failed".
 
 A stack that cannot be installed is a failure, unless tests/declared-skips has "stacks: NAME".
 Environment: as cluster.py's.
@@ -15,6 +16,7 @@ import argparse
 import os
 import re
 import select
+import shutil
 import sys
 import tempfile
 import time
@@ -24,7 +26,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "cluster"))
 sys.path.insert(0, HERE)
 
-from cluster import Cluster, HarnessError, slow_factor, wait_until  # noqa: E402
+from cluster import Cluster, HarnessError, slow_factor  # noqa: E402
+from marks import note  # noqa: E402
 from stacks import NotInstalled, STACKS, STEPS, TOP, read  # noqa: E402
 
 WORKER_COMMITS = 15
@@ -97,13 +100,13 @@ def rows(node, db, sql):
         return conn(sql)
 
 
-def assert_final(node, db, schema_of):
+def assert_final(node, db, stack):
     for sql, expected in FINAL:
         found = rows(node, db, sql)
         assert found == expected, f"n{node.index}: {sql}: {found}, not {expected}"
     tables = {name for name, in rows(node, db, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert set(SCHEMA) <= tables, f"n{node.index}: {tables}"
-    assert rows(node, db, "PRAGMA journal_mode") == [(schema_of.journal,)]
+    assert rows(node, db, "PRAGMA journal_mode") == [(stack.journal,)]
 
 
 def run_scenario(cluster, stack, argv, row):
@@ -165,6 +168,56 @@ def run_workers(cluster, stack, argv, row):
     row["forwarded"] += f" + {sum(counts[node.index] for node in cluster.replicas)}"
 
 
+def pooled_apps(cluster, build, stacks):
+    """[(stack, its application with open pools, its database)] on a replica."""
+    node = cluster.replicas[0]
+    apps = [(stack, App(cluster, [*stack.command(build), "pool", node.path(identifier(stack) + ".db")])) for stack in stacks]
+    for _, app in apps:
+        app.expect("restart")
+    return apps
+
+
+def restart_under_pools(cluster, apps, how, again):
+    """What each pool has seen of a restart; a pool that replaces broken connections executed its transaction once, the others not at all."""
+    node = cluster.replicas[0]
+    if how == "stopped":
+        assert node.stop_litefwd() == 0
+    else:
+        node.kill_litefwd()
+    node.start_litefwd()
+    for _, app in apps:
+        app.say(how)
+    for stack, app in apps:
+        seen = {}
+        for _ in range(2):
+            words = (app.line(120) or "").split()
+            assert words[:1] == ["seen"], app.error(" ".join(words))
+            seen[words[1]] = words[2:]
+        app.expect("restart")
+        for pool, errors in sorted(seen.items()):
+            note(f"{stack.name}: {pool} pool after litefwd was {how}: {' '.join(errors)}")
+        assert seen["replacing"][-1] == "ok", f"{stack.name}: {seen}"
+        assert "ok" not in seen["plain"], f"{stack.name}: a plain pool recovers: say so in docs/stacks ({seen})"
+        db = identifier(stack) + ".db"
+        cluster.wait_converged(db)
+        for reader in cluster.nodes:
+            found = rows(reader, db, f"SELECT worker, count(*) FROM visit WHERE worker LIKE '% {how}' GROUP BY worker")
+            assert found == [(f"replacing {how}", 1)], f"{stack.name}: n{reader.index}: {found}"
+    if not again:
+        for _, app in apps:
+            app.say("")
+            app.end()
+
+
+def run_pools(cluster, report, build, stacks):
+    """Where litefwd is stopped as an upgrade stops it, and where it was killed."""
+    apps = []
+    good = report.test("pools__opened_on_a_replica__usable", lambda: apps.extend(pooled_apps(cluster, build, stacks)))
+    for how, again in (("stopped", True), ("killed", False)):
+        good = good and report.test(f"pools__litefwd_{how}_and_started__those_that_replace_connections_go_on",
+                                    restart_under_pools, cluster, apps, how, again)
+
+
 class Report:
     """One line per test, and the sums."""
 
@@ -224,7 +277,7 @@ def matrix(table):
 
 def main():
     parser = argparse.ArgumentParser(description="runs the client stacks")
-    parser.add_argument("--build", default=os.path.join(os.getcwd(), "tests", "stacks"), help="where they are installed")
+    parser.add_argument("--build", default=os.path.join(os.getcwd(), "tests", "bin", "stacks"), help="where they are installed")
     parser.add_argument("--list", action="store_true", help="only name them")
     parser.add_argument("filters", nargs="*", metavar="FILTER")
     options = parser.parse_args()
@@ -243,11 +296,13 @@ def main():
                 table.append({"stack": stack.name, "journal": stack.journal})
                 run_stack(cluster, stack, options.build, report, table[-1])
                 cluster.assert_alive()
+            pooled = [stack for stack, row in zip(chosen, table) if stack.pooled and row["result"] == "ok"]
+            if pooled:
+                run_pools(cluster, report, options.build, pooled)
     except HarnessError:
         report.failed += 1
         print("FAILED  stacks:cluster__all_stacks_on_it__alive\n    " + traceback.format_exc().replace("\n", "\n    "), flush=True)
     if not report.failed and logs:
-        import shutil
         shutil.rmtree(logs, ignore_errors=True)
     elif report.failed:
         print(f"logs: {os.environ['LITEFWD_TEST_LOGS']}")

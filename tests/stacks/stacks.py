@@ -2,7 +2,9 @@
 
 An application: ARGV scenario DB, or ARGV work DB WORKER COUNT. `scenario` prints "version NAME VERSION", "sqlite VERSION", and "STEP ok"
 after each step; before `busy` it prints "hold" and waits for a line, for by then another node holds the lock. An application that finds
-anything else than it must ends with another status than 0.
+anything else than it must ends with another status than 0. ARGV pool DB, where there is one: it opens two pools of connections, prints "restart", reads
+a line with the name of what was done to litefwd meanwhile, tries one transaction in each until it gets through, and prints "seen plain ERROR..."
+and "seen replacing ERROR... ok"; then again, until the line is empty.
 
 Whatever is downloaded or built goes below `build`, but for the package clients' own caches; sources are copied there first, so
 that the source tree stays as it is. What is installed is installed anew when manifest or lock file have changed; builds know by themselves what to do.
@@ -27,24 +29,23 @@ class NotInstalled(Exception):
 
 class Stack:
     """name: as in the matrix, and of its database. directory: in tests/stacks, shared by stacks of one ecosystem.
-    journal: what its application uses. install, build: commands, run in the copy. argv: of the application."""
+    journal: what its application uses. install, build: commands, run in the copy. argv: of the application. pooled: it knows `pool`, too."""
 
-    def __init__(self, name, directory, argv, install=(), build=(), journal="wal", env=None):
+    def __init__(self, name, directory, argv, install=(), build=(), journal="wal", pooled=False):
         self.name = name
         self.directory = directory
         self.install = install
         self.build = build
         self.journal = journal
         self.argv = argv
-        self.env = dict(env or {})
+        self.pooled = pooled
 
     def copy(self, build):
         return os.path.join(build, self.directory)
 
     def command(self, build):
-        """argv with {dir} (the copy) filled in."""
-        return ["env", *(f"{key}={fill(value, self.copy(build))}" for key, value in self.env.items()),
-                *(fill(word, self.copy(build)) for word in self.argv)]
+        """How the application is started."""
+        return [fill(word, self.copy(build)) for word in self.argv]
 
     def prepare(self, build):
         """Copies and installs, or finds that it has been done; the seconds that it took. NotInstalled with the end of what was said."""
@@ -121,11 +122,11 @@ def go(program):
 STACKS = (
     Stack("sqlite3 shell", "shell", ["bash", "{dir}/app.sh"], journal="delete"),
     Stack("Python sqlite3", "python", ["{python}", "{dir}/app.py"]),
-    Stack("Django", "django", ["{dir}/venv/bin/python", "{dir}/app.py"], PIP),
-    Stack("SQLAlchemy", "sqlalchemy", ["{dir}/venv/bin/python", "{dir}/app.py"], PIP),
+    Stack("Django", "django", ["{dir}/venv/bin/python", "{dir}/app.py"], PIP, pooled=True),
+    Stack("SQLAlchemy", "sqlalchemy", ["{dir}/venv/bin/python", "{dir}/app.py"], PIP, pooled=True),
     Stack("better-sqlite3", "node", ["node", "{dir}/app.js"], NPM),
     Stack("Drizzle", "node", ["node", "{dir}/drizzle.js"], NPM),
-    Stack("Go mattn", "go", ["{dir}/bin/mattn"], build=go("mattn")),
+    Stack("Go mattn", "go", ["{dir}/bin/mattn"], build=go("mattn"), pooled=True),
     Stack("Go modernc", "go", ["{dir}/bin/modernc"], build=go("modernc")),
     Stack("ActiveRecord", "ruby", ["ruby", "{dir}/app.rb"], build=(["ruby", "-ractive_record", "-rsqlite3", "-e", ""],), journal="delete"),
     Stack("PHP PDO", "php", ["php", "{dir}/app.php"], build=(["php", "-r", "new PDO('sqlite::memory:');"],), journal="delete"),
@@ -134,7 +135,7 @@ STACKS = (
     Stack("Java sqlite-jdbc", "java", ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "{dir}/classes:{dir}/lib/*", "shop.App"],
           install=(["mvn", "--batch-mode", "--quiet", "dependency:copy-dependencies", "-DoutputDirectory=lib"],
                    ["sha256sum", "--check", "--strict", "lib.sha256"]),
-          build=(["sh", "-c", "javac -d classes -cp 'lib/*' src/main/java/shop/*.java"],)),
+          build=(["sh", "-c", "javac -d classes -cp 'lib/*' src/main/java/shop/*.java"],), pooled=True),
     Stack("Perl DBD::SQLite", "perl", ["perl", "{dir}/app.pl"], build=(["perl", "-MDBD::SQLite", "-e", "1"],)),
     Stack("Tcl", "tcl", ["tclsh", "{dir}/app.tcl"], build=(["sh", "-c", "echo 'package require sqlite3' | tclsh"],)),
 )

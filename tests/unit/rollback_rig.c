@@ -261,6 +261,22 @@ static void on_tx(void *arg, const char *name, const uint8_t *ltx, size_t len)
 	clock_sleep_ns(r->answer_delay_ms * NS_PER_MS);
 }
 
+void rig_forget_queue(struct local *l)
+{
+	struct rig *r = l->rig;
+
+	pthread_mutex_lock(&r->mutex);
+	while (l->queue) {
+		struct queued *q = l->queue;
+
+		l->queue = q->next;
+		free(q);
+	}
+	free(l->ltx);
+	l->ltx = NULL;
+	pthread_mutex_unlock(&r->mutex);
+}
+
 void rig_queue(struct local *l, const uint8_t *ltx, size_t len)
 {
 	struct queued *q = malloc(sizeof *q + len), **tail = &l->queue;

@@ -89,6 +89,7 @@ void rig_hold(struct rig *rig, bool yes);
 void rig_wait_applied(struct rig *rig, unsigned n);
 /* Comes over the stream after what is there already. */
 void rig_queue(struct local *l, const uint8_t *ltx, size_t len);
+void rig_forget_queue(struct local *l); /* it never comes */
 /* A transaction of another node: page 2 (and where not in WAL mode page 1) filled with `fill`. To this node only where `here`. */
 void rig_foreign(struct local *l, uint8_t fill, bool here);
 /* The LTX file of such a transaction upon what LiteFS has here, appended. */

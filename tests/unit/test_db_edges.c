@@ -70,6 +70,35 @@ static void role_changes__just_when_a_begin_has_ended__given_back_before_anybody
 	end(r);
 }
 
+/* ---- a connection is lost ---- */
+
+/* LiteFS may be busy with it, without a lock: whoever got HALT meanwhile would see a position that is about to move. */
+static void connection_lost__behind_a_large_body__nobody_else_gets_the_lock_while_it_may_be_applied(void **state)
+{
+	static const struct fake_step lost = {.does = FAKE_CLOSE_AFTER_BODY};
+	const int64_t busy_ns = 1500 * NS_PER_MS;
+	struct rig *r = start(true);
+	struct local *l = &r->a;
+	unsigned ended = fake_count(r->primary, FAKE_UNHALT);
+	struct waiting w;
+	int64_t sent_ns;
+
+	(void)state;
+	wal_begin(l, 1);
+	atomic_store(&gateway_tx_ns, busy_ns);
+	fake_script(r->primary, FAKE_TX, &lost);
+	sent_ns = clock_now_ns();
+	assert_int_equal(wal_write(l, 1, 'b', false, &w), DB_PARKED);
+	assert_true(fake_wait_count(r->primary, FAKE_UNHALT, ended + 1));
+	assert_true(clock_now_ns() - sent_ns >= busy_ns);
+	atomic_store(&gateway_tx_ns, 0);
+	assert_int_equal(await(&w), -EIO);
+	assert_int_equal(rig_stat(l, "not_committed"), 1);
+	wal_end(l, 1);
+	assert_int_equal(wal_latest(l, 2), 'a');
+	end(r);
+}
+
 /* ---- a writer dies, and a reader stays ---- */
 
 /* Its transaction is published for it: nobody can take away the header that the reader may be looking at. */
@@ -119,6 +148,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(role_changes__just_when_a_begin_has_ended__given_back_before_anybody_writes),
+		cmocka_unit_test(connection_lost__behind_a_large_body__nobody_else_gets_the_lock_while_it_may_be_applied),
 		cmocka_unit_test(writer_dies__between_its_commit_and_its_header_under_a_reader__the_others_go_on_writing),
 		cmocka_unit_test(writer_dies__in_its_commit_under_a_reader__the_others_go_on_writing),
 	};

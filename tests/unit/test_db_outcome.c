@@ -248,6 +248,32 @@ static void failover__after_the_answer_before_replication__nobody_waits_for_what
 	fake_stop(other);
 }
 
+/* The old primary has acknowledged it, and lost it; what another node has done on the new one has the same bytes, position and checksum. */
+static void failover__after_the_answer_and_another_does_the_same__is_not_taken_for_ours(void **state)
+{
+	static const struct fake_step lost = {.does = FAKE_ANSWER};
+	struct rig *r = start(false);
+	struct local *l = &r->a;
+	struct fake *other;
+	struct waiting w;
+
+	(void)state;
+	wal_begin(l, 1);
+	fake_script(r->primary, FAKE_TX, &lost);
+	assert_int_equal(wal_write(l, 1, 'b', false, &w), DB_PARKED);
+	wait_for_body(r);
+	other = fail_over(r);
+	rig_foreign(l, 'b', true);
+	assert_int_equal(await(&w), -EIO);
+	wal_end(l, 1);
+	assert_int_equal(rig_stat(l, "not_committed"), 1);
+	assert_int_equal(rig_stat(l, "commits_remote"), 0);
+	assert_int_equal(rig_pos(l).txid, 11);
+	assert_int_equal(wal_latest(l, 2), 'b');
+	rig_free(r);
+	fake_stop(other);
+}
+
 /* The node was demoted while its own LiteFS applied it. role: whether litefwd has heard of that. */
 static void demote(bool heard, int64_t commit_timeout_ms)
 {
@@ -280,6 +306,29 @@ static void demoted__in_its_own_commit_and_nobody_has_said_so__not_committed_by_
 {
 	(void)state;
 	demote(false, 1500);
+}
+
+/* ---- a LiteFS that is stuck ---- */
+
+/* Its disk stands still for longer than anybody waits; other calls it answers. It applies what it has got when the disk goes on. */
+static void stuck__in_what_it_was_sent__unknown_though_it_shows_the_position_before_it(void **state)
+{
+	static const struct fake_step stall = {.does = FAKE_STALL};
+	struct rig *r = start(false);
+	struct local *l = &r->a;
+
+	(void)state;
+	r->settings.commit_timeout_ms = 5000;
+	wal_begin(l, 1);
+	fake_script(r->primary, FAKE_TX, &stall);
+	assert_int_equal(wal_commit(l, 1, 'b'), -EIO);
+	wal_end(l, 1);
+	assert_int_equal(rig_stat(l, "not_committed"), 0);
+	assert_int_equal(rig_stat(l, "unknown"), 1);
+	deliver(r);
+	assert_int_equal(wal_latest(l, 2), 'b');
+	assert_int_equal(rig_stat(l, "verdicts_committed"), 1);
+	rig_free(r);
 }
 
 static void unknown__open_at_the_end__said_to_be_so(void **state)
@@ -321,8 +370,10 @@ int main(void)
 		cmocka_unit_test(unknown__on_a_demoted_primary__committed_only_when_built_upon),
 		cmocka_unit_test(failover__in_a_commit__what_the_new_primary_has_not_proves_nothing),
 		cmocka_unit_test(failover__after_the_answer_before_replication__nobody_waits_for_what_may_never_come),
+		cmocka_unit_test(failover__after_the_answer_and_another_does_the_same__is_not_taken_for_ours),
 		cmocka_unit_test(demoted__in_its_own_commit__unknown_whatever_the_new_primary_has),
 		cmocka_unit_test(demoted__in_its_own_commit_and_nobody_has_said_so__not_committed_by_its_own_word),
+		cmocka_unit_test(stuck__in_what_it_was_sent__unknown_though_it_shows_the_position_before_it),
 		cmocka_unit_test(unknown__open_at_the_end__said_to_be_so),
 		cmocka_unit_test(clock__set_back_between_transactions__all_go_through),
 	};

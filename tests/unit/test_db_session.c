@@ -1729,6 +1729,37 @@ static void bundle__litefs_restarted_while_behind__nobody_sees_the_state_before(
 	assert_replica_usable(c);
 }
 
+/* What was shown went with the primary that showed it. That is not found out by the next writer alone: there may be none. */
+static void bundle__a_failover_drops_it_and_nobody_writes__not_shown_any_longer(void **state)
+{
+	struct ctx *c = *state;
+	struct pos before = c->pos;
+	int64_t until = clock_now_ns() + LONG_NS;
+
+	rig_hold(c->r, true);
+	elsewhere(c, (struct change){.fill = 'b'});
+	begin_write(c, 1);
+	end_write(c, 1);
+	assert_int_equal(latest(c, 2), 'b');
+	assert_true(rig_wait_idle(c->l));
+	rig_forget_queue(c->l);
+	pthread_mutex_lock(&c->script);
+	c->txs = 0;
+	memset(c->model[1], 'a', PAGE);
+	c->pos = before;
+	pthread_mutex_unlock(&c->script);
+	fake_set_pos(c->r->primary, c->l->name, before);
+	pthread_mutex_lock(&c->r->role.mutex);
+	c->r->role.state.epoch++;
+	pthread_mutex_unlock(&c->r->role.mutex);
+	db_role_changed(c->l->db);
+	while (latest(c, 2) != 'a' && clock_now_ns() < until)
+		clock_sleep_ns(NS_PER_MS);
+	assert_int_equal(latest(c, 2), 'a');
+	assert_int_equal(atomic_load(&c->commits), 0);
+	assert_replica_usable(c);
+}
+
 /* LiteFS is restarted while the begin is under way, or between its answer and the publishing. */
 static void bundle__view_lost_meanwhile__nothing_published_and_usable_after(void **state)
 {
@@ -1969,6 +2000,7 @@ int main(int argc, char **argv)
 		REPLICA_TEST(bundle__last_of_two_bad__the_state_between_is_nobodys_to_write_on),
 		REPLICA_TEST(bundle__none__litefs_catches_up_first),
 		REPLICA_TEST(bundle__litefs_restarted_while_behind__nobody_sees_the_state_before),
+		REPLICA_TEST(bundle__a_failover_drops_it_and_nobody_writes__not_shown_any_longer),
 		REPLICA_TEST(bundle__view_lost_meanwhile__nothing_published_and_usable_after),
 		REPLICA_TEST(commit__answer_lost_and_replicated__success),
 		REPLICA_TEST(commit__gateway_takes_its_time__its_answer_is_waited_for),

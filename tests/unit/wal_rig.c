@@ -46,7 +46,14 @@ int __wrap_lfs_files_keep_wal(struct lfs_files *files)
 }
 
 _Atomic(void (*)(void)) gateway_begun;
+_Atomic int64_t gateway_tx_ns;
 static const struct upstream_ops *remote_ops;
+
+static int64_t tx_ns(const struct upstream *up, uint64_t size)
+{
+	(void)up;
+	return size ? atomic_load(&gateway_tx_ns) : 0;
+}
 
 static int gateway_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
 {
@@ -68,6 +75,7 @@ int __wrap_upstream_gateway_new(const struct upstream_config *config, struct ups
 	remote_ops = (*ret)->ops;
 	ops = *remote_ops;
 	ops.begin = gateway_begin;
+	ops.tx_ns = tx_ns;
 	(*ret)->ops = &ops;
 	(*ret)->kind = UPSTREAM_GATEWAY;
 	return 0;

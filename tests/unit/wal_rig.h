@@ -12,6 +12,8 @@
 #include "rollback_rig.h"
 
 extern atomic_bool litefs_gone;
+/* What the gateway takes a transaction of any size to need. */
+extern _Atomic int64_t gateway_tx_ns;
 /* Called once, in the upstream worker, when the gateway's begin has just had it and nobody knows yet; then NULL again. */
 extern _Atomic(void (*)(void)) gateway_begun;
 

@@ -5,6 +5,7 @@
 import os
 import sqlite3
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
@@ -14,6 +15,7 @@ import django  # noqa: E402
 
 django.setup()
 
+from django.core.signals import request_finished, request_started  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import IntegrityError, OperationalError, connection, connections, transaction  # noqa: E402
 from django.db.models import F  # noqa: E402
@@ -126,10 +128,49 @@ def visit(worker, seq):
 # end work
 
 
+def request(worker, seq):
+    """What a request does with the database, and Django with its connection before and after it."""
+    request_started.send(sender=request)
+    try:
+        visit(worker, seq)
+    finally:
+        request_finished.send(sender=request)
+
+
+def attempts(worker, most):
+    """The errors until a request got through, or so many of them."""
+    errors = []
+    for seq in range(most):
+        try:
+            request(worker, seq)
+            return [*errors, "ok"]
+        except OperationalError as error:
+            errors.append(error.__cause__.sqlite_errorname)
+    return errors
+
+
+def pool():
+    """litefwd is restarted between two requests: of a thread that has a connection for each, and of one that keeps its own."""
+    connection.settings_dict["CONN_MAX_AGE"] = None
+    request("plain", 0)
+    connection.settings_dict["CONN_MAX_AGE"] = 0  # read when a thread connects
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(request, "replacing", 0).result()
+        while True:
+            print("restart")
+            restarted = sys.stdin.readline().strip()
+            if not restarted:
+                break
+            print("seen replacing", *thread.submit(attempts, f"replacing {restarted}", 4).result())
+            print("seen plain", *attempts(f"plain {restarted}", 2))
+
+
 def main():
     sys.stdout.reconfigure(line_buffering=True)
     if sys.argv[1] == "scenario":
         scenario()
+    elif sys.argv[1] == "pool":
+        pool()
     else:
         for seq in range(1, int(sys.argv[4]) + 1):
             visit(sys.argv[3], seq)

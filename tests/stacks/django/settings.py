@@ -11,7 +11,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ["SHOP_DB"],
-        "CONN_MAX_AGE": 60,
+        "CONN_MAX_AGE": 0,  # a connection for each request: the default, and right here
         "OPTIONS": {
             "timeout": 30,  # busy_timeout, seconds
             "transaction_mode": "IMMEDIATE",  # for atomic()

@@ -5,6 +5,7 @@
 import os
 import sqlite3
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import alembic
@@ -15,7 +16,7 @@ from sqlalchemy import delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError, NoResultFound, OperationalError
 from sqlalchemy.orm import Session
 
-from models import Account, Counter, Item, Visit, make_engine
+from models import Account, Counter, Item, Visit, make_engine, replace_broken_connections
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -133,10 +134,48 @@ def work(path, worker, count):
     engine.dispose()
 
 
+def visit(engine, worker, seq):
+    with Session(engine) as session, session.begin():
+        session.get(Counter, 1).n += 1
+        session.add(Visit(worker=worker, seq=seq))
+
+
+def attempts(engine, worker, most):
+    """The errors until a transaction got through, or so many of them."""
+    errors = []
+    for seq in range(most):
+        try:
+            visit(engine, worker, seq)
+            return [*errors, "ok"]
+        except OperationalError as error:
+            errors.append(error.orig.sqlite_errorname)
+    return errors
+
+
+def pool(path):
+    """litefwd is restarted under two pools of connections, of which one replaces those that are broken."""
+    engines = {"plain": (make_engine(path, pool_pre_ping=True), 2), "replacing": (make_engine(path), 4)}
+    replace_broken_connections(engines["replacing"][0])
+    for engine, _ in engines.values():
+        with engine.connect().execution_options(read_only=True) as one, engine.connect().execution_options(read_only=True) as two:
+            assert one.scalar(select(func.count()).select_from(Visit)) == two.scalar(select(func.count()).select_from(Visit))
+    while True:
+        print("restart")
+        restarted = sys.stdin.readline().strip()
+        if not restarted:
+            break
+        with ThreadPoolExecutor() as threads:
+            seen = {name: threads.submit(attempts, engine, f"{name} {restarted}", most) for name, (engine, most) in engines.items()}
+        for name, errors in seen.items():
+            print("seen", name, *errors.result())
+
+
 def main():
     sys.stdout.reconfigure(line_buffering=True)
     if sys.argv[1] == "scenario":
         scenario(sys.argv[2])
+    elif sys.argv[1] == "pool":
+        pool(sys.argv[2])
     else:
         work(sys.argv[2], sys.argv[3], int(sys.argv[4]))
 

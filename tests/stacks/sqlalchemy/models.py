@@ -1,4 +1,6 @@
 """The tables, and the engine."""
+import sqlite3
+
 from sqlalchemy import CheckConstraint, Index, String, UniqueConstraint, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -15,6 +17,20 @@ def make_engine(path, timeout=30, **pool):
 
     return engine
 # end engine
+
+
+# begin replace
+BROKEN = (10, 15)  # SQLITE_IOERR with a rollback journal, SQLITE_PROTOCOL in WAL mode
+
+
+def replace_broken_connections(engine):
+    """A connection is of no use any more when litefwd under it was restarted: the pool shall throw away what it has, not hand it out again."""
+    @event.listens_for(engine, "handle_error")
+    def handle_error(context):
+        error = context.original_exception
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xff in BROKEN:
+            context.is_disconnect = True
+# end replace
 
 
 class Base(DeclarativeBase):

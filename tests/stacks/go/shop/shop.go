@@ -1,12 +1,13 @@
 // Package shop is the application that both drivers run: what database/sql offers is the same for both.
 //
-//	scenario DB            work DB WORKER COUNT
+//	scenario DB            work DB WORKER COUNT            pool DB
 package shop
 
 import (
 	"bufio"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log"
@@ -53,8 +54,28 @@ func (d Driver) open(path string, busy time.Duration) *sql.DB {
 	return db
 }
 
+// begin broken
+// InTransaction has the pool throw away a connection that is of no use any more: litefwd under it was restarted.
+func (d Driver) InTransaction(db *sql.DB, do func(*sql.Tx) error) error {
+	conn, err := db.Conn(context.Background())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	err = inTransaction(conn, do)
+	if code := d.Code(err) & 0xff; code == ioErr || code == protocol {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+	}
+	return err
+}
+
+// SQLITE_IOERR with a rollback journal, SQLITE_PROTOCOL in WAL mode.
+const ioErr, protocol = 10, 15
+
+// end broken
+
 // begin transfer
-func inTransaction(db *sql.DB, do func(*sql.Tx) error) error {
+func inTransaction(db beginner, do func(*sql.Tx) error) error {
 	tx, err := db.BeginTx(context.Background(), nil)
 	if err != nil {
 		return err
@@ -63,6 +84,11 @@ func inTransaction(db *sql.DB, do func(*sql.Tx) error) error {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
+}
+
+// A *sql.DB or a *sql.Conn.
+type beginner interface {
+	BeginTx(context.Context, *sql.TxOptions) (*sql.Tx, error)
 }
 
 var errNobody = errors.New("no such account")
@@ -193,7 +219,7 @@ func (d Driver) work(path, worker string, count int) {
 		go func() {
 			defer group.Done()
 			for seq := range sequence {
-				must(visit(writer, worker, seq))
+				must(d.InTransaction(writer, visit(worker, seq)))
 			}
 		}()
 	}
@@ -207,8 +233,8 @@ func (d Driver) work(path, worker string, count int) {
 }
 
 // begin work
-func visit(db *sql.DB, worker string, seq int) error {
-	return inTransaction(db, func(tx *sql.Tx) error {
+func visit(worker string, seq int) func(*sql.Tx) error {
+	return func(tx *sql.Tx) error {
 		var n int
 		if err := tx.QueryRow("SELECT n FROM counter WHERE id = 1").Scan(&n); err != nil {
 			return err
@@ -218,10 +244,44 @@ func visit(db *sql.DB, worker string, seq int) error {
 		}
 		_, err := tx.Exec("INSERT INTO visit(worker, seq) VALUES (?, ?)", worker, seq)
 		return err
-	})
+	}
 }
 
 // end work
+
+// litefwd is restarted under two pools, of which one replaces connections that are broken.
+func (d Driver) pool(path string) {
+	plain, replacing := d.open(path, 30*time.Second), d.open(path, 30*time.Second)
+	must(inTransaction(plain, visit("plain", 0)))
+	must(d.InTransaction(replacing, visit("replacing", 0)))
+	input := bufio.NewScanner(os.Stdin)
+	for fmt.Println("restart"); input.Scan() && input.Text() != ""; fmt.Println("restart") {
+		var group sync.WaitGroup
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			d.attempts("plain", 2, func(seq int) error { return inTransaction(plain, visit("plain "+input.Text(), seq)) })
+		}()
+		d.attempts("replacing", 4, func(seq int) error { return d.InTransaction(replacing, visit("replacing "+input.Text(), seq)) })
+		group.Wait()
+	}
+	must(plain.Close())
+	must(replacing.Close())
+}
+
+// Prints the errors until a transaction got through, or most of them.
+func (d Driver) attempts(name string, most int, try func(seq int) error) {
+	line := "seen " + name
+	for seq := range most {
+		err := try(seq)
+		if err == nil {
+			line += " ok"
+			break
+		}
+		line += fmt.Sprintf(" %d", d.Code(err)&0xff)
+	}
+	fmt.Println(line)
+}
 
 func balances(db *sql.DB) string {
 	rows, err := db.Query("SELECT name || ' ' || balance FROM account ORDER BY name")
@@ -269,6 +329,10 @@ func (d Driver) version() string {
 func Main(d Driver) {
 	if os.Args[1] == "scenario" {
 		d.scenario(os.Args[2])
+		return
+	}
+	if os.Args[1] == "pool" {
+		d.pool(os.Args[2])
 		return
 	}
 	count, err := strconv.Atoi(os.Args[4])

@@ -2,6 +2,7 @@ package shop;
 
 import com.zaxxer.hikari.HikariConfig;
 import com.zaxxer.hikari.HikariDataSource;
+import com.zaxxer.hikari.SQLExceptionOverride;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.sql.Connection;
@@ -52,8 +53,18 @@ public final class App {
         pool.setDataSource(source);
         pool.setMaximumPoolSize(poolSize);
         pool.setConnectionTimeout(60_000); // at least the busy_timeout
-        pool.setConnectionTestQuery("SELECT 1 FROM sqlite_schema"); // reads the file, as isValid() and "SELECT 1" do not
+        pool.setExceptionOverrideClassName(Broken.class.getName());
         return new HikariDataSource(pool);
+    }
+
+    /** A connection is of no use any more when litefwd under it was restarted: the pool shall throw it away. */
+    public static final class Broken implements SQLExceptionOverride {
+        @java.lang.Override
+        public Override adjudicate(SQLException error) {
+            int code = error.getErrorCode() & 0xff; // SQLITE_IOERR with a rollback journal, SQLITE_PROTOCOL in WAL mode
+            return code == SQLiteErrorCode.SQLITE_IOERR.code || code == SQLiteErrorCode.SQLITE_PROTOCOL.code
+                ? Override.MUST_EVICT : Override.CONTINUE_EVICT;
+        }
     }
     // end open
 
@@ -222,6 +233,47 @@ public final class App {
     }
     // end work
 
+    /** litefwd is restarted under two pools of one connection each: one as it comes, one that throws away what is broken. */
+    static void pool(String path) throws Exception {
+        try (HikariDataSource replacing = open(path, 30_000, 1); HikariDataSource plain = new HikariDataSource(plain(path))) {
+            visit(plain, "plain", 0);
+            visit(replacing, "replacing", 0);
+            System.out.println("restart");
+            for (String restarted = readLine(); restarted != null && !restarted.isEmpty(); restarted = readLine()) {
+                String worker = restarted;
+                ExecutorService thread = Executors.newSingleThreadExecutor();
+                Future<?> other = thread.submit(() -> attempts(plain, "plain", worker, 2));
+                attempts(replacing, "replacing", worker, 4);
+                other.get();
+                thread.shutdown();
+                System.out.println("restart");
+            }
+        }
+    }
+
+    static HikariConfig plain(String path) {
+        HikariConfig pool = new HikariConfig();
+        pool.setJdbcUrl("jdbc:sqlite:" + path + "?busy_timeout=30000&transaction_mode=IMMEDIATE");
+        pool.setMaximumPoolSize(1);
+        pool.setConnectionTimeout(60_000);
+        return pool;
+    }
+
+    /** Prints the errors until a transaction got through, or so many of them. */
+    static void attempts(DataSource pool, String name, String restarted, int most) {
+        StringBuilder line = new StringBuilder("seen " + name);
+        for (int seq = 0; seq < most; seq++) {
+            try {
+                visit(pool, name + " " + restarted, seq);
+                line.append(" ok");
+                break;
+            } catch (SQLException error) {
+                line.append(" ").append(error instanceof SQLiteException sqlite ? sqlite.getResultCode().name() : error.getClass().getSimpleName());
+            }
+        }
+        System.out.println(line);
+    }
+
     static int execute(Connection db, String sql) throws SQLException {
         try (Statement statement = db.createStatement()) {
             return statement.executeUpdate(sql);
@@ -279,6 +331,7 @@ public final class App {
     public static void main(String[] arguments) throws Exception {
         switch (arguments[0]) {
             case "scenario" -> scenario(arguments[1]);
+            case "pool" -> pool(arguments[1]);
             case "work" -> work(arguments[1], arguments[2], Integer.parseInt(arguments[3]));
             default -> throw new IllegalArgumentException(arguments[0]);
         }
