@@ -315,6 +315,7 @@ static void load__no_litefs_yml__ebadmsg_and_unchanged(void **state)
 		{"fuse:\n\tdir: x\n", "line 2"},
 		{"fuse: \"unclosed\n", "not YAML"},
 		{"fuse: *nobody\n", "not YAML"},
+		{"fuse: {dir: &x /a}\ndata: {dir: &x /b}\n", "duplicate anchor"},
 		{"fuse:\n  dir: \"a\\0b\"\n", "zero byte"},
 		{"{", "not YAML"},
 		{"\xff\xfe\xff\xff", "not YAML"},
