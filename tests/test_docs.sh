@@ -25,7 +25,6 @@ same() { # NAME LEFT RIGHT
 
 "$litefwd" --help >"$dir/help.txt"
 
-echo "1..9"
 # What is made of the table of options is what the program prints now.
 status=0
 LITEFWD=$litefwd "$top/scripts/update-generated" --check >"$dir/generated" || status=1
@@ -36,6 +35,11 @@ ok options__generated_files__current "$status"
 awk '/^OPTIONS/ { on = 1; next } on && /^$/ { exit } on { sub(/=.*/, "", $1); print $1 }' "$dir/help.txt" | sort >"$dir/help"
 awk '/begin options$/ { on = 1 } /end options$/ { on = 0 } on && /^\.It Cm / { print $3 }' "$top/man/litefwd.8" | sort >"$dir/man"
 same options__man_page__those_of_help "$dir/help" "$dir/man"
+
+# README has the most important ones, as docs/options.md has them all.
+awk '/^\| Option / { on = 1; next } on && !/^\|/ { exit } on && !/^\| *-/' "$top/README.md" >"$dir/readme"
+grep -Fxf "$top/docs/options.md" "$dir/readme" >"$dir/readme-right"
+same options__readme__some_of_them "$dir/readme" "$dir/readme-right"
 
 # Every flag of the synopsis is in both.
 status=0
@@ -71,6 +75,29 @@ while read -r command; do
 done <"$dir/commands"
 ok readme__first_two_commands__are_executable "$status"
 
+# Of each line for fstab that the documents give systemd makes a unit that starts after LiteFS.
+fstab_lines() {
+	grep -hE '^(none|/litefs) /data litefwd .* 0 0$' "$top/README.md" "$top"/docs/*.md "$top/man/litefwd.conf.5"
+	# In the man page a backslash joins two lines.
+	sed -n '/^none \/data litefwd.*\\$/{N;s/\\\n//p;}' "$top/man/litefwd.8"
+}
+status=0
+generator=/usr/lib/systemd/system-generators/systemd-fstab-generator
+fstab_lines >"$dir/fstab"
+[ "$(wc -l <"$dir/fstab")" -ge 4 ] || status=1
+while read -r line; do
+	echo "$line" >"$dir/one"
+	rm -rf "$dir/units"
+	mkdir "$dir/units" "$dir/units/1" "$dir/units/2" "$dir/units/3"
+	SYSTEMD_FSTAB=$dir/one "$generator" "$dir/units/1" "$dir/units/2" "$dir/units/3" >"$dir/log" 2>&1
+	for wanted in "What=${line%% *}" Where=/data Type=litefwd Requires=litefs.service After=litefs.service; do
+		grep -qx "$wanted" "$dir/units/1/data.mount" && continue
+		echo "# $line: no $wanted"
+		status=1
+	done
+done <"$dir/fstab"
+ok fstab__lines_in_the_documents__units_after_litefs "$status"
+
 # Every relative link and every path in backquotes that names one of our directories exists.
 status=0
 for doc in README.md HACKING.md SECURITY.md; do
@@ -100,3 +127,5 @@ while read -r name; do
 	status=1
 done <"$dir/names"
 ok security__tests_that_it_names__exist "$status"
+
+echo "1..$n"

@@ -339,6 +339,7 @@ int db_open(const struct db_config *config, const char *name, bool create, void 
 		.role = config->role,
 		.halts = config->halts,
 		.breakers = config->breakers,
+		.gw_conns = config->gw_conns,
 		.guard = &db->guard,
 		.guard_enter = upstream_guard_enter,
 		.guard_leave = upstream_guard_leave,
@@ -412,6 +413,45 @@ void db_free(struct db *db)
 	destroy(db);
 }
 
+/* ---- watchdog ---- */
+
+static void rest(struct db *db, pthread_cond_t *cond, int64_t next_ns, bool *rests, bool *called)
+{
+	*rests = true;
+	clock_cond_wait_until(cond, &db->mu, next_ns);
+	*rests = false;
+	if (*called)
+		pthread_cond_broadcast(&db->changed);
+	*called = false;
+}
+
+void db_guard_rest_locked(struct db *db, int64_t next_ns)
+{
+	rest(db, &db->g_cond, next_ns, &db->g_rests, &db->g_called);
+}
+
+void db_upstream_rest_locked(struct db *db, int64_t next_ns)
+{
+	rest(db, &db->u_cond, next_ns, &db->u_rests, &db->u_called);
+}
+
+bool db_alive(struct db *db, int64_t until_ns)
+{
+	bool ret;
+
+	pthread_mutex_lock(&db->mu);
+	db->g_called = db->g_rests;
+	db->u_called = db->u_rests;
+	pthread_cond_signal(&db->g_cond);
+	pthread_cond_signal(&db->u_cond);
+	while (!db->stop && (db->g_called || db->u_called) &&
+	       clock_cond_wait_until(&db->changed, &db->mu, until_ns) != -ETIMEDOUT)
+		;
+	ret = db->stop || !(db->g_called || db->u_called);
+	pthread_mutex_unlock(&db->mu);
+	return ret;
+}
+
 void db_role_changed(struct db *db)
 {
 	pthread_mutex_lock(&db->mu);
@@ -419,8 +459,9 @@ void db_role_changed(struct db *db)
 	db->away = false;
 	db->away_ns = 0;
 	db->primary_pos = (struct pos){0}; /* of another one, perhaps */
-	if (db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
-		db->doomed = true; /* U gives it back at once: LiteFS waits for its locks before it follows anyone */
+	/* U gives it back at once: LiteFS waits for its locks before it follows anyone. A begin may have ended already, and its worker wait for mu. */
+	if (db->up_state == UP_BEGIN || db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
+		db->doomed = true;
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);
 	db_refuse_sessions_locked(db, -EHOSTUNREACH); /* they ask whoever is the primary now */

@@ -51,6 +51,7 @@ struct db_notify {
 };
 
 struct breakers;
+struct gw_conns;
 struct db_metrics;
 struct super_table;
 struct db_config {
@@ -59,6 +60,7 @@ struct db_config {
 	struct role *role;
 	struct halt_record *halts;
 	struct breakers *breakers; /* NULL: none */
+	struct gw_conns *gw_conns; /* NULL: none */
 	struct db_metrics *metrics; /* what is measured of all databases together; NULL: nowhere */
 	uint64_t node_id;
 	const struct db_notify *notify;
@@ -213,6 +215,12 @@ void db_role_changed(struct db *db);
 
 /* The process has committed this database, in WAL mode, and has not ended its transaction yet. */
 bool db_committed_by(struct db *db, pid_t tgid);
+
+/*
+ * For a watchdog: each worker that rests comes when it is called, until until_ns; one that waits for LiteFS or the network is
+ * alive. Never returns while somebody does not give back db's mutex.
+ */
+bool db_alive(struct db *db, int64_t until_ns);
 
 /* LiteFS here stands at pos now, as it says itself: for db_status(). Any thread; does not block. */
 void db_note_litefs_pos(struct db *db, struct pos pos);

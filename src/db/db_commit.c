@@ -21,6 +21,7 @@
 #include "db/db_internal.h"
 
 #define SETTLE_NS (300 * NS_PER_MS)
+#define AWAIT_SLICE_NS (500 * NS_PER_MS)
 
 static ptrdiff_t tx_read_at(void *ctx, void *buf, size_t len, uint64_t offset)
 {
@@ -69,7 +70,7 @@ static void rollback_done_locked(struct db *db, const struct changeset *cs)
 	page_set_reset(&db->overlay, db->page_size);
 	db->writing = false;
 	if (cs->to_wal)
-		db->switching = db->must_fold = true;
+		db->switching = db->must_fold = true; /* (in a rollback mode nothing is unpublished) */
 }
 
 void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t frame)
@@ -157,6 +158,22 @@ static enum verdict undecided(struct db *db, const struct changeset *cs, uint32_
 	return verdict;
 }
 
+/*
+ * Acknowledged, and on its way here. Where there is another primary by now it may never come, and waiting longer for that is the
+ * business of who looks for evidence. As db_await_pos().
+ */
+static int await_replica(struct db *db, struct pos after, int64_t until_ns)
+{
+	struct upstream_node sent_to, node;
+	int there;
+
+	upstream_node(db->up, &sent_to);
+	do {
+		there = db_await_pos(db, after, clock_now_ns() + AWAIT_SLICE_NS < until_ns ? clock_now_ns() + AWAIT_SLICE_NS : until_ns);
+	} while (!there && clock_now_ns() < until_ns && !db_is_over(db) && (!db_primary_node(db, &node) || upstream_node_equal(&node, &sent_to)));
+	return there;
+}
+
 enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 {
 	/* Half of commit_timeout for the answer, half to find out without one; a large one may take longer. */
@@ -212,7 +229,7 @@ enum verdict db_send(struct db *db, struct changeset *cs, uint32_t frame)
 	PROBE2(commit_sent, db->name, cs->after.txid);
 	if (remote) {
 		db_open_window(db, cs->after);
-		there = db_await_pos(db, cs->after, until);
+		there = await_replica(db, cs->after, until);
 		/*
 		 * Others have written to it before it came here, as a snapshot that says nothing of us. It was applied by the
 		 * node that is still the primary, so it is in that.
@@ -391,7 +408,7 @@ void db_commit(struct db *db)
 			vjournal_remove(&db->journal); /* the owner died in a call that ended a super-journal */
 	} else if (!session && !db_writer_locked(db) && db->committed_in_hold) {
 		/* The client may have died in its write(): its locks are gone, and so is its wal-index header. */
-		db->must_fold = true;
+		db_must_publish_locked(db);
 	}
 	db->settling = true;
 	pthread_cond_signal(&db->g_cond);

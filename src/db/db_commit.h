@@ -48,6 +48,8 @@ int db_await_pos(struct db *db, struct pos after, int64_t until_ns);
 /* ---- db_outcome.c ---- */
 
 enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_ns);
+/* The primary, as role has it now. False: nobody knows. */
+bool db_primary_node(struct db *db, struct upstream_node *ret);
 /* Changes with the role and the primary; 0: not known. */
 uint64_t db_primary_epoch(struct db *db);
 

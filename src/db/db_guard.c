@@ -327,7 +327,7 @@ static void fold_locked(struct db *db)
 	int err;
 
 	if (db->absent)
-		db->must_fold = db->switching = false;
+		db->must_fold = db->unpublished = db->switching = false;
 	if (db_files_get_locked(db) != 0)
 		return;
 	db->valid = false; /* from here on nobody is let in */
@@ -547,6 +547,10 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	}
 	db_answer_reads_locked(db);
 	readers = db_readers_locked(db);
+	if (db->unpublished && !writer_locked(db) && (readers || db->behind_count)) {
+		db_mend_locked(db);
+		return 0;
+	}
 	if (!readers && !writer_locked(db) && db_fold_wanted_locked(db)) {
 		fold_locked(db);
 		return 0;
@@ -647,7 +651,7 @@ void *db_guard_main(void *arg)
 		if (step < next)
 			next = step;
 		if (next > clock_now_ns())
-			clock_cond_wait_until(&db->g_cond, &db->mu, next);
+			db_guard_rest_locked(db, next);
 	}
 	if (db->guard_held)
 		db_give_guard_locked(db);

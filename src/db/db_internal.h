@@ -67,7 +67,7 @@ struct db_stats {
 	uint64_t verdicts_committed, verdicts_not_committed, verdicts_none; /* of unknowns, later */
 	uint64_t begins, begin_failed, renewals, catchups, catchups_failed;
 	uint64_t busy_write, busy_away, busy_read, busy_gate;
-	uint64_t resets, folds, gates, gates_failed, poisons, checkpoints;
+	uint64_t resets, folds, mends, gates, gates_failed, poisons, checkpoints;
 	uint64_t guard_taken, guard_waits, window_reads;
 	uint64_t pages_sent, bytes_sent;
 	uint64_t begin_ns, prepare_ns, send_ns, replicate_ns; /* sums over successful commits (begins) */
@@ -137,6 +137,8 @@ struct db {
 	pthread_cond_t g_cond, u_cond; /* the workers */
 	pthread_cond_t changed; /* token free, window closed, files unused, readers gone */
 	pthread_t g_thread, u_thread;
+	bool g_rests, u_rests; /* it waits for work, and for nothing else */
+	bool g_called, u_called; /* db_alive() waits for it to come round */
 	bool stop;
 	int64_t stop_ns; /* since when */
 
@@ -188,7 +190,8 @@ struct db {
 	struct db_call *parked;
 	bool gate_closed;
 	bool poison;
-	bool must_fold; /* a writer died between our commit and its header: nobody may write on the old one */
+	bool must_fold; /* the header in the clients' memory is not that of what is committed: nobody may write on it */
+	bool unpublished; /* and all that is missing is its writer's part (it died after our commit): G publishes it under readers that stay */
 
 	/* guard */
 	bool guard_held;
@@ -324,6 +327,10 @@ enum lock_slot db_write_slot_locked(const struct db *db);
 bool db_reader_claims_locked(const struct db *db); /* somebody holds READ1..4 exclusively, to set its mark */
 bool db_single_locked(const struct db *db, pid_t tgid); /* the process has at most one connection */
 
+/* The two workers' wait for work, until next_ns; they come round when db_alive() calls. mu held, let go while waiting. */
+void db_guard_rest_locked(struct db *db, int64_t next_ns);
+void db_upstream_rest_locked(struct db *db, int64_t next_ns);
+
 /* LiteFS' files may be used until files_put(); -ENOTCONN while LiteFS is gone. */
 int db_files_get_locked(struct db *db);
 void db_files_put_locked(struct db *db);
@@ -396,7 +403,13 @@ void db_stop_sessions_locked(struct db *db);
 void db_end_session_commit_locked(struct db *db, struct db_session *session, enum verdict verdict);
 void db_end_session_locked(struct db *db, struct db_session *session);
 
+/* Nobody writes before G has folded, or (must_publish) has done what a writer left undone. */
+void db_must_fold_locked(struct db *db);
+void db_must_publish_locked(struct db *db);
+
 /* db_publish.c: U; mu not held but where the name says so. */
+/* G: publishes what is committed, while must_fold keeps everybody from writing. mu is let go. */
+void db_mend_locked(struct db *db);
 enum verdict db_commit_foreign(struct db *db, int *ret_reason); /* the LTX of commit_session; reason: where it is NOT_COMMITTED */
 /* What begin brought: checked, in the virtual WAL, published. 0: tip is the grant's position. up_state is UP_PUBLISH. */
 int db_publish_bundle(struct db *db, const struct upstream_grant *grant);

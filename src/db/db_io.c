@@ -186,10 +186,8 @@ ssize_t db_wal_read(struct db *db, void *buf, size_t len, off_t off)
 	 * whose locks were dropped under it has published it late): make a new one.
 	 */
 	if (!db->locks.exclusive[SLOT_WRITE] && db_readers_locked(db) && db->mode == DB_MODE_WAL &&
-	    off + (off_t)len > wal_frame_offset(db->wal.committed + 1, db->page_size)) {
-		db->must_fold = true;
-		pthread_cond_signal(&db->g_cond);
-	}
+	    off + (off_t)len > wal_frame_offset(db->wal.committed + 1, db->page_size))
+		db_must_fold_locked(db);
 	pthread_mutex_unlock(&db->mu);
 	return n;
 }
@@ -226,8 +224,7 @@ int db_wal_write(struct db *db, uint64_t owner, const void *data, size_t len, of
 	if (err == -EIO) {
 		log_error("wal_write_refused", "db=%s off=%lld len=%zu committed=%u do=\"report this; the transaction fails\"",
 			  db->name, (long long)off, len, db->wal.committed);
-		db->must_fold = true; /* it writes on an old header, or is not SQLite, or may not publish: start afresh */
-		pthread_cond_signal(&db->g_cond);
+		db_must_fold_locked(db); /* it writes on an old header, or is not SQLite, or may not publish: start afresh */
 	}
 	if (err || !frame)
 		goto out;

@@ -304,9 +304,11 @@ static int await_gone(struct db *db, int64_t until)
 static bool is_refuted(struct db *db, struct upstream *up, struct pos before, int64_t until)
 {
 	int64_t next = clock_now_ns() + SETTLE_NS;
+	struct upstream_node sent_to, node;
 	struct pos pos;
 	int seen = 0;
 
+	upstream_node(up, &sent_to);
 	clock_sleep_ns(SETTLE_NS);
 	upstream_end(up);
 	while (clock_now_ns() < until && !db_is_over(db)) {
@@ -316,8 +318,11 @@ static bool is_refuted(struct db *db, struct upstream *up, struct pos before, in
 			clock_sleep_ns(10 * NS_PER_MS);
 			continue;
 		}
-		if (upstream_probe(up, clock_now_ns() + NS_PER_S, &pos) == 0 && pos_equal(pos, before) && ++seen >= PROBES)
-			return true;
+		if (upstream_probe(up, clock_now_ns() + NS_PER_S, &pos) == 0 && pos_equal(pos, before)) {
+			upstream_node(up, &node);
+			if (upstream_node_equal(&node, &sent_to) && ++seen >= PROBES)
+				return true;
+		}
 		next = clock_now_ns() + PROBE_EVERY_NS;
 	}
 	return false;

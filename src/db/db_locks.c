@@ -56,7 +56,7 @@ static void writer_left_locked(struct db *db, bool explicitly)
 {
 	db_local_writer_left_locked(db);
 	if (!explicitly && db->committed_in_hold && db->mode == DB_MODE_WAL)
-		db->must_fold = true;
+		db_must_publish_locked(db);
 	/* It died, or let go of what it wrote; a commit in progress looks after its transaction itself. */
 	if (db->mode == DB_MODE_ROLLBACK && db->up_state != UP_COMMIT && (db->writing || vjournal_is_hot(&db->journal)))
 		db_drop_transaction_locked(db);
@@ -251,10 +251,8 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 	if (!(owner->shared & (db->mode == DB_MODE_WAL ? SLOTS_READ : SLOT_BIT(SLOT_SHARED)))) {
 		if (!owner->recoveries++)
 			owner->recovery_ns = clock_now_ns();
-		if (db->mode == DB_MODE_WAL && owner->recoveries >= RECOVERIES_MAX && clock_now_ns() - owner->recovery_ns > RECOVERY_NS) {
-			db->must_fold = true;
-			pthread_cond_signal(&db->g_cond);
-		}
+		if (db->mode == DB_MODE_WAL && owner->recoveries >= RECOVERIES_MAX && clock_now_ns() - owner->recovery_ns > RECOVERY_NS)
+			db_must_fold_locked(db);
 		return -EAGAIN;
 	}
 	if (db->poison || db->must_fold || db->need_ckpt || !db->valid)

@@ -58,7 +58,7 @@ int db_ltx_is_of(struct db *db, uint64_t txid, uint64_t node_id, int64_t timesta
 }
 
 /* Where a commit goes, with the role as it is now; self stands for LiteFS' locks where there are files to lock. */
-static int probe(struct db *db, bool replica, struct pos *ret)
+static int probe(struct db *db, bool replica, struct pos *ret, struct upstream_node *ret_node)
 {
 	bool absent = db_is_absent(db);
 	struct upstream *up = replica ? db->remote : absent ? db->own : db->self;
@@ -67,9 +67,47 @@ static int probe(struct db *db, bool replica, struct pos *ret)
 	if (err)
 		return err;
 	err = upstream_probe(up, clock_now_ns() + NS_PER_S, ret);
+	upstream_node(up, ret_node);
 	if (!absent)
 		db_files_put(db, 0);
 	return err;
+}
+
+/* One more look at the primary, which may be another one by now. */
+static void look(struct db *db, const struct changeset *cs, const struct upstream_node *sent_to, int *absent, int *absent_elsewhere)
+{
+	struct role_state *role = calloc(1, sizeof *role);
+	struct upstream_node node;
+	struct pos pos;
+	bool replica;
+
+	if (!role) /* the next time */
+		return;
+	role_get(db->config->role, role);
+	replica = role->kind == ROLE_REPLICA;
+	free(role);
+	if (probe(db, replica, &pos, &node) != 0)
+		return;
+	if (!upstream_node_equal(&node, sent_to))
+		*absent_elsewhere += pos.txid < cs->after.txid; /* else LiteFS here will pass it, too */
+	else if (pos.txid < cs->after.txid || (pos.txid == cs->after.txid && pos.checksum != cs->after.checksum))
+		++*absent;
+}
+
+bool db_primary_node(struct db *db, struct upstream_node *ret)
+{
+	struct role_state *role = calloc(1, sizeof *role);
+	bool known;
+
+	if (!role)
+		return false;
+	role_get(db->config->role, role);
+	known = role->kind == ROLE_PRIMARY || (role->kind == ROLE_REPLICA && role->primary_url[0]);
+	*ret = (struct upstream_node){0};
+	if (role->kind == ROLE_REPLICA)
+		upstream_node_of(role, ret);
+	free(role);
+	return known;
 }
 
 /* 0: not known. */
@@ -215,11 +253,18 @@ void db_give_up_unknowns_locked(struct db *db)
 /*
  * Evidence, in order: the local LiteFS reached that TXID, and its LTX file is or is not ours;
  * fresh locks upstream, again and again, show the position before it. The window is open; upstream was ended.
+ *
+ * A primary that has not got it proves something only if it is the one that it was sent to. After a failover the other one may have it, and
+ * may become the primary again before it has followed anybody: until somebody's transaction has taken that TXID nobody knows, and
+ * waiting for it here would keep this node's writers waiting, too.
  */
 enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_ns)
 {
 	int64_t next_probe = clock_now_ns();
-	int absent = 0;
+	struct upstream_node sent_to, node;
+	int absent = 0, absent_elsewhere = 0;
+
+	upstream_node(db->up, &sent_to);
 
 	for (;;) {
 		int there = db_await_pos(db, cs->after, clock_now_ns() + 20 * NS_PER_MS);
@@ -238,7 +283,7 @@ enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_
 			if (ours == 1 && (there == -ESTALE || upstream_kind(db->up) == UPSTREAM_REMOTE ||
 					  upstream_kind(db->up) == UPSTREAM_GATEWAY))
 				return VERDICT_COMMITTED;
-			if (ours == 1 && probe(db, false, &pos) == 0 && pos_equal(pos, cs->after))
+			if (ours == 1 && probe(db, false, &pos, &node) == 0 && pos_equal(pos, cs->after))
 				return VERDICT_COMMITTED; /* still, or again, the primary */
 			if (there == -ESTALE && ours < 0)
 				return VERDICT_UNKNOWN;
@@ -246,19 +291,11 @@ enum verdict db_decide(struct db *db, const struct changeset *cs, int64_t until_
 		if (now >= until_ns || db_is_over(db))
 			return VERDICT_UNKNOWN;
 		if (now >= next_probe) {
-			struct role_state *role = calloc(1, sizeof *role);
-			bool replica = false, asked = role != NULL; /* without memory: the next time */
-
-			if (role) {
-				role_get(db->config->role, role);
-				replica = role->kind == ROLE_REPLICA;
-			}
-			free(role);
-			if (asked && probe(db, replica, &pos) == 0 &&
-			    (pos.txid < cs->after.txid ||
-			     (pos.txid == cs->after.txid && pos.checksum != cs->after.checksum)) &&
-			    ++absent >= PROBES)
+			look(db, cs, &sent_to, &absent, &absent_elsewhere);
+			if (absent >= PROBES)
 				return VERDICT_NOT_COMMITTED;
+			if (absent_elsewhere >= PROBES)
+				return VERDICT_UNKNOWN;
 			next_probe = clock_now_ns() + PROBE_EVERY_NS;
 		}
 	}

@@ -68,26 +68,58 @@ static int adopt(struct db *db, struct changeset *cs, ltx_source_fn read, void *
 	return err;
 }
 
-/* What is committed: the clients are shown it. Without memory they see it after the next fold, and nobody writes before. */
-static void publish(struct db *db)
+void db_must_fold_locked(struct db *db)
+{
+	db->must_fold = true;
+	db->unpublished = false;
+	pthread_cond_signal(&db->g_cond);
+}
+
+void db_must_publish_locked(struct db *db)
+{
+	db->unpublished |= !db->must_fold;
+	db->must_fold = true;
+	pthread_cond_signal(&db->g_cond);
+}
+
+/* What is committed: the clients are shown it. mu is let go. */
+static int publish_locked(struct db *db)
 {
 	struct walindex_patch patch;
-	int err;
+	int err = db->valid && !db->poison && !db->restarting
+			  ? walindex_publish(&db->index, &db->wal, db->wal.committed, db->tip_pages, &patch)
+			  : -ESTALE;
 
-	pthread_mutex_lock(&db->mu);
-	err = db->valid && !db->poison && !db->restarting
-		      ? walindex_publish(&db->index, &db->wal, db->wal.committed, db->tip_pages, &patch)
-		      : -ESTALE;
-	if (err) {
-		db->must_fold = true;
-		pthread_cond_signal(&db->g_cond);
-	}
-	pthread_mutex_unlock(&db->mu);
 	if (err)
-		return;
+		return err;
+	pthread_mutex_unlock(&db->mu);
 	for (size_t i = 0; i < patch.count; i++)
 		db->config->notify->shm_store(db->notify_ctx, (off_t)patch.pieces[i].off, patch.pieces[i].data, patch.pieces[i].len);
 	walindex_patch_fini(&patch);
+	pthread_mutex_lock(&db->mu);
+	return 0;
+}
+
+/* Without memory they see it after the next fold, and nobody writes before. */
+static void publish(struct db *db)
+{
+	pthread_mutex_lock(&db->mu);
+	if (publish_locked(db) != 0)
+		db_must_fold_locked(db);
+	pthread_mutex_unlock(&db->mu);
+}
+
+void db_mend_locked(struct db *db)
+{
+	bool done = publish_locked(db) == 0;
+
+	if (done && db->unpublished) /* and nothing else has come to light meanwhile */
+		db->must_fold = false;
+	db->unpublished = false;
+	if (!done)
+		return;
+	db->stats.mends++;
+	db_answer_writes_locked(db, 0);
 }
 
 enum verdict db_commit_foreign(struct db *db, int *ret_reason)

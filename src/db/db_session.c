@@ -58,6 +58,12 @@ static void answer_wait(struct db *db, struct db_session *s, int result)
 	call->call.done(&call->call, result);
 }
 
+static void want_guard_locked(struct db *db)
+{
+	db->want_guard = true;
+	pthread_cond_signal(&db->g_cond);
+}
+
 /* May a session be given WRITE now? What is missing is asked for. */
 static bool can_hold_locked(struct db *db)
 {
@@ -70,12 +76,12 @@ static bool can_hold_locked(struct db *db)
 	if (db->up_state == UP_IDLE && now >= db->begin_retry_ns && !(db->yielding && now < db->pause_until_ns)) {
 		db->want_begin = true;
 		pthread_cond_signal(&db->u_cond);
+		want_guard_locked(db); /* both at once: the caller waits for the slower one, not for their sum */
 	}
 	if (db->up_state != UP_HELD || db->doomed || db->end_wanted || db->renewing || db->catching || !db->up_is_self)
 		return false;
 	if (!(db->guard_held && db->valid) || db->restarting) {
-		db->want_guard = true;
-		pthread_cond_signal(&db->g_cond);
+		want_guard_locked(db);
 		return false;
 	}
 	if (db->up_rollback) {
@@ -251,10 +257,8 @@ int db_gw_begin(struct db *db, uint64_t id, uint64_t peer, int64_t until_ns, str
 		}
 	} else if (db->stop || db->absent || db->mode != DB_MODE_WAL || lock_owner_find(&db->locks, id)) {
 		err = -ENOTSUP;
-		if (!db->stop && !db->absent && !(db->guard_held && db->valid)) { /* the mode may have changed since anybody here looked */
-			db->want_guard = true;
-			pthread_cond_signal(&db->g_cond);
-		}
+		if (!db->stop && !db->absent && !(db->guard_held && db->valid)) /* the mode may have changed since anybody here looked */
+			want_guard_locked(db);
 	} else {
 		*fresh = (struct db_session){.id = id, .peer = peer, .until_ns = until_ns};
 		err = begin_locked(db, fresh, call);

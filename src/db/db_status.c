@@ -235,6 +235,7 @@ static void add_numbers(const struct db_stats *s, json_t *o)
 	NUMBER(busy_gate);
 	NUMBER(resets);
 	NUMBER(folds);
+	NUMBER(mends);
 	NUMBER(gates);
 	NUMBER(gates_failed);
 	NUMBER(poisons);

@@ -542,7 +542,7 @@ void *db_upstream_main(void *arg)
 		}
 		if (db->stop)
 			break;
-		clock_cond_wait_until(&db->u_cond, &db->mu, next);
+		db_upstream_rest_locked(db, next);
 	}
 	if (db->up_state == UP_HELD)
 		end_locked(db);

@@ -116,7 +116,7 @@ static void end_restart(struct db *db, bool done)
 	db->rebuild = !done;
 	db->restarted_ns = clock_now_ns();
 	if (done)
-		db->must_fold = db->switching = false;
+		db->must_fold = db->unpublished = db->switching = false;
 	pthread_cond_broadcast(&db->changed);
 	pthread_mutex_unlock(&db->mu);
 }

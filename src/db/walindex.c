@@ -132,6 +132,33 @@ static void merge_slots(uint8_t *data, size_t off, size_t end, const uint8_t *fr
 	}
 }
 
+/* What lies beyond the block's first `keep` entries goes, as SQLite's walCleanupHash() does it. */
+static void clear_beyond(uint8_t *data, const struct block *b, uint32_t keep)
+{
+	memset(data + b->start + keep * sizeof(uint32_t), 0, (b->entries - keep) * sizeof(uint32_t));
+	for (size_t at = b->hash; at < b->hash + SLOTS * sizeof(uint16_t); at += sizeof(uint16_t)) {
+		uint16_t slot;
+
+		memcpy(&slot, data + at, sizeof slot);
+		if (slot > keep)
+			memset(data + at, 0, sizeof slot);
+	}
+}
+
+/*
+ * Since we published, and cleared what was beyond, entries can only be of frames that were written since. Others were in a page
+ * that the kernel had copied before. They must not come back in one page of a block alone: SQLite's writers would leave holes in aHash's
+ * chains when they clean up, or clear what they have just appended.
+ */
+static void drop_stray(struct walindex *index, uint32_t written, uint64_t off, size_t len)
+{
+	for (uint64_t n = off / WALINDEX_BLOCK_SIZE; len && n <= (off + len - 1) / WALINDEX_BLOCK_SIZE; n++) {
+		struct block b = block_at((uint32_t)n);
+
+		clear_beyond(index->data, &b, entries_to(&b, written));
+	}
+}
+
 /* What a client wrote back beyond the header. */
 static void merge(struct walindex *index, uint64_t off, const uint8_t *data, size_t len)
 {
@@ -189,8 +216,11 @@ int walindex_write(struct walindex *index, const struct vwal *wal, uint64_t off,
 		data += n;
 		len -= n;
 	}
-	if (wal->client_writes != index->clean_at)
-		merge(index, off, data, len);
+	if (wal->client_writes == index->clean_at)
+		return 0;
+	merge(index, off, data, len);
+	if (index->clean_at) /* else they may be of an earlier generation, and the clients' memory has them, too */
+		drop_stray(index, wal->written, off, len);
 	return 0;
 }
 
@@ -202,19 +232,6 @@ size_t walindex_read(const struct walindex *index, uint64_t off, void *buf, size
 		len = index->size - off;
 	memcpy(buf, index->data + off, len);
 	return len;
-}
-
-/* What lies beyond the block's first `keep` entries goes, as SQLite's walCleanupHash() does it. */
-static void clear_beyond(uint8_t *data, const struct block *b, uint32_t keep)
-{
-	memset(data + b->start + keep * sizeof(uint32_t), 0, (b->entries - keep) * sizeof(uint32_t));
-	for (size_t at = b->hash; at < b->hash + SLOTS * sizeof(uint16_t); at += sizeof(uint16_t)) {
-		uint16_t slot;
-
-		memcpy(&slot, data + at, sizeof slot);
-		if (slot > keep)
-			memset(data + at, 0, sizeof slot);
-	}
 }
 
 /* As SQLite's walIndexAppend(); the place is free. ret: the slot. */

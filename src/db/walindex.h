@@ -10,7 +10,8 @@
  *   entries beyond, while no      nothing: we have cleared them in the clients' memory, and who appends an
  *     client has written a frame  entry has written its frame to us before. A write-back that has some is late
  *     since we published last
- *   entries beyond, else          the clients': local writers' entries, and what they left of transactions given up
+ *   entries beyond, else          the clients': local writers' entries, and what they left of transactions given up; once we have
+ *                                 published, up to the last frame that is there
  *
  * Why the last ones are not derived from the WAL too: pages leave the kernel's cache one at a time, and must come back as they
  * were. A writer sends its frames first and appends their entries afterwards; at each it looks whether its place in aPgno

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "fs/fs_internal.h"
 #include "litefs/api.h"
+#include "litefs/gw_conns.h"
 
 #define POOL_THREADS 8
 /* A thread that must be woken costs about as much again as the request: look for a while first. */
@@ -141,6 +142,20 @@ int fs_db_get(struct fs *fs, const char *name, struct db **ret)
 	return err;
 }
 
+int fs_db_find(struct fs *fs, const char *name, struct db **ret)
+{
+	struct fs_database *d;
+
+	if (pthread_mutex_trylock(&fs->mutex) != 0)
+		return -EAGAIN; /* held across LiteFS */
+	d = find_locked(fs, name);
+	pthread_mutex_unlock(&fs->mutex);
+	if (!d)
+		return -EAGAIN;
+	*ret = d->db;
+	return 0;
+}
+
 void fs_set_companion(struct fs *fs, const struct fs_companion *companion)
 {
 	fs->companion = companion;
@@ -257,13 +272,16 @@ int fs_new(const struct settings *settings, struct role *role, uint64_t node_id,
 	if (!err)
 		err = breakers_new(&fs->breakers);
 	if (!err)
+		err = gw_conns_new(&fs->gw_conns);
+	if (!err)
 		err = io_pool_new(POOL_THREADS, &fs->pool);
 	if (!err)
 		err = io_pool_new(1, &fs->status_pool);
 	if (!err)
 		open_halt_record(fs);
-	fs->db_config = (struct db_config){.settings = settings, .role = role, .halts = fs->halts, .breakers = fs->breakers, .metrics = &fs->metrics,
-					   .supers = fs->supers, .node_id = node_id, .notify = &notify};
+	fs->db_config = (struct db_config){.settings = settings, .role = role, .halts = fs->halts, .breakers = fs->breakers,
+					   .gw_conns = fs->gw_conns, .metrics = &fs->metrics, .supers = fs->supers, .node_id = node_id,
+					   .notify = &notify};
 	if (!err)
 		err = make_session(fs);
 	if (err) {
@@ -316,6 +334,7 @@ static int loop(struct fs *fs)
 	int res = 0;
 
 	while (!fuse_session_exited(fs->session)) {
+		fs_beat(fs);
 		if (atomic_load(&fs->stopping) && !closing) {
 			closing = pthread_create(&closer, NULL, closer_main, fs) == 0;
 			if (!closing)
@@ -399,6 +418,7 @@ void fs_free(struct fs *fs)
 	node_table_free(fs->nodes);
 	super_table_free(fs->supers);
 	breakers_free(fs->breakers);
+	gw_conns_free(fs->gw_conns);
 	if (fs->stop_fd >= 0)
 		close(fs->stop_fd);
 	pthread_mutex_destroy(&fs->mutex);

@@ -9,6 +9,7 @@
 #define LITEFWD_FS_FS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <jansson.h>
@@ -34,6 +35,8 @@ void fs_stop(struct fs *fs);
  */
 struct db;
 int fs_db_get(struct fs *fs, const char *name, struct db **ret);
+/* The same where it is open already and nothing need be waited for, else -EAGAIN. Any thread. */
+int fs_db_find(struct fs *fs, const char *name, struct db **ret);
 
 /*
  * Who else uses the databases (the gateway). stop: the databases are about to be; may block, is called at most once, while the
@@ -52,6 +55,13 @@ json_t *fs_status_json(struct fs *fs, bool durations);
 
 /* role's on_tx lands here: as fs_role_changed(). */
 void fs_litefs_moved(struct fs *fs, const char *name, struct pos pos);
+/*
+ * For a watchdog: the loop has come round since the call, and so has each worker that has nothing to do; who waits for LiteFS or
+ * the network is alive. false by until_ns otherwise, with what does not answer; a lock of ours that nobody gives back: never returns.
+ * fs_status_line: for people; does not block. Any thread but the loop's, between fs_new() and fs_free().
+ */
+bool fs_alive(struct fs *fs, int64_t until_ns, char *why, size_t size);
+void fs_status_line(struct fs *fs, char *line, size_t size);
 
 /* role's on_change lands here. Any thread; does not block. */
 struct role_state;

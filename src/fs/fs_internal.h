@@ -31,13 +31,15 @@ struct fs {
 	struct node_table *nodes;
 	struct super_table *supers;
 	struct breakers *breakers;
+	struct gw_conns *gw_conns;
 	struct fuse_session *session;
 	const struct fs_companion *companion; /* NULL: none; constant while the loop runs */
 	atomic_bool companion_stopped;
 	int64_t started_ns; /* monotonic */
 	struct timespec started; /* the time that files without one of their own show */
-	int stop_fd; /* eventfd: fs_stop(), and the closer's end */
+	int stop_fd; /* eventfd: fs_stop(), the closer's end, and fs_alive() */
 	atomic_bool stopping;
+	atomic_uint beats_asked, beats; /* fs_alive(): the loop makes the second the first */
 
 	/* New databases; held across LiteFS, so not for the FUSE thread, nor for status. Those that are there stay until the end. */
 	pthread_mutex_t mutex;
@@ -101,6 +103,9 @@ void fs_op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, stru
 void fs_op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *lock, int sleep);
 /* True: the request, as the kernel wrote it, was a lock call and has its answer. False: it is libfuse's. */
 bool fs_lock_at_once(struct fs *fs, const struct fuse_buf *buf);
+
+/* fs_watch.c: each time the loop comes round */
+void fs_beat(struct fs *fs);
 
 /* fs_status.c: JSON, malloc'ed; NULL: no memory */
 char *fs_status_text(struct fs *fs, size_t *ret_len);

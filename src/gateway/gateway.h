@@ -30,6 +30,8 @@ struct gateway_config {
 	 * it from a thread of its own. It stays until put.
 	 */
 	int (*db_get)(void *ctx, const char *name, struct db **ret);
+	/* The same where it is open already and nothing need be waited for, else -EAGAIN. Any thread; may be NULL. */
+	int (*db_find)(void *ctx, const char *name, struct db **ret);
 	void (*db_put)(void *ctx, struct db *db); /* does not block; may be NULL */
 	void *ctx;
 };

@@ -125,6 +125,8 @@ static void begin_locked(struct gw_request *r, const struct role_state *role)
 	s->beginning = true;
 	r->renewal = s->held;
 	use_locked(r, s);
+	if (!s->db && gw->config.db_find && gw->config.db_find(gw->config.ctx, r->name, &s->db) != 0)
+		s->db = NULL;
 	if (s->db)
 		gw_request_begin_locked(r);
 	else

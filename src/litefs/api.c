@@ -126,21 +126,6 @@ static int make_target(struct api *api, const char *path, const char *name, cons
 	return 0;
 }
 
-/* Smoothed like TCP's: an eighth of the new sample. may_wait: LiteFS may have waited, so only a lower sample says something. */
-static void note_rtt(struct api *api, const struct http_answer *answer, bool may_wait)
-{
-	int64_t ns = answer->elapsed_ns;
-
-	if (!answer->reused && api->rtt_ns)
-		return;
-	if (api->rtt_ns == 0) {
-		if (!may_wait)
-			api->rtt_ns = ns;
-	} else if (!may_wait || ns < api->rtt_ns) {
-		api->rtt_ns += (ns - api->rtt_ns) / 8;
-	}
-}
-
 /* A call with an empty body; 0 only for LiteFS' own 200. */
 static int call(struct api *api, const struct http_request *req, bool want_id, struct http_answer *answer)
 {
@@ -180,7 +165,7 @@ int api_info(struct api *api, int timeout_ms, struct api_info *ret)
 	err = api_json_info(answer.body, answer.len, &info);
 	if (err)
 		return fail(api, err, "/info is not LiteFS' JSON");
-	note_rtt(api, &answer, false);
+	http_note_rtt(&api->rtt_ns, &answer, false);
 	info.server_id = answer.server_id;
 	*ret = info;
 	return 0;
@@ -223,7 +208,7 @@ int api_halt(struct api *api, const char *name, uint64_t id, int timeout_ms, str
 		return fail(api, err, "/halt is not LiteFS' JSON");
 	if (halt.id != id)
 		return fail(api, -EPROTO, "/halt answered another id");
-	note_rtt(api, &answer, true);
+	http_note_rtt(&api->rtt_ns, &answer, true);
 	halt.ttl_ms = ttl_of(expires_ms, answer.date_ms);
 	halt.server_id = answer.server_id;
 	api->halt_serial = http_serial(api->http);
@@ -245,7 +230,7 @@ int api_unhalt(struct api *api, const char *name, uint64_t id, int timeout_ms)
 	req.deadline_ns = deadline_of(timeout_ms);
 	err = call(api, &req, true, &answer);
 	if (!err)
-		note_rtt(api, &answer, false);
+		http_note_rtt(&api->rtt_ns, &answer, false);
 	return err;
 }
 

@@ -644,6 +644,20 @@ int http_call(struct http *http, const struct http_request *req, struct http_ans
 	return err;
 }
 
+void http_note_rtt(int64_t *rtt_ns, const struct http_answer *answer, bool may_wait)
+{
+	int64_t ns = answer->elapsed_ns;
+
+	if (!answer->reused && *rtt_ns)
+		return;
+	if (*rtt_ns == 0) {
+		if (!may_wait)
+			*rtt_ns = ns;
+	} else if (!may_wait || ns < *rtt_ns) {
+		*rtt_ns += (ns - *rtt_ns) / 8;
+	}
+}
+
 const char *http_error(const struct http *http)
 {
 	return http->errbuf;

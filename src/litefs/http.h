@@ -82,6 +82,12 @@ struct http_answer {
 /* *ret is filled on errors too, as far as it came. */
 int http_call(struct http *http, const struct http_request *request, struct http_answer *ret);
 
+/*
+ * A round trip as answers show it, smoothed like TCP's: an eighth of the new sample; *rtt_ns 0: not known yet. may_wait: the
+ * server may have waited, so only a lower sample says something.
+ */
+void http_note_rtt(int64_t *rtt_ns, const struct http_answer *answer, bool may_wait);
+
 /* Text of the last error, from libcurl; "" where there is none. Valid until the next call. */
 const char *http_error(const struct http *http);
 

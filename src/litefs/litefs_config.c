@@ -88,6 +88,32 @@ static bool is_word(char c)
 	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 }
 
+#define UNSET_MAX 32
+
+/* Variables that were written as they stand, not compared, and are not in the environment: where, in the expanded text. */
+struct unset {
+	struct {
+		char name[64];
+		size_t line; /* from 0 */
+	} rows[UNSET_MAX];
+	size_t count;
+	size_t line, len; /* lines that end before len */
+};
+
+static void unset_add(struct unset *u, const struct text *t, const char *name, size_t len)
+{
+	if (u->count == UNSET_MAX || len == 0 || len >= sizeof u->rows[0].name || (name[0] >= '0' && name[0] <= '9'))
+		return;
+	for (size_t i = 0; i < len; i++)
+		if (!is_word(name[i]))
+			return;
+	for (; u->len < t->len; u->len++)
+		u->line += t->data[u->len] == '\n';
+	memcpy(u->rows[u->count].name, name, len);
+	u->rows[u->count].name[len] = 0;
+	u->rows[u->count++].line = u->line;
+}
+
 static bool is_blank(char c)
 {
 	return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f';
@@ -120,15 +146,15 @@ static bool is_special(char c)
 	return c && (strchr("*#$@!?-", c) || (c >= '0' && c <= '9'));
 }
 
-/* The value of the variable named by s[0..len): "" where there is none. */
-static const char *env(const char *s, size_t len)
+/* The value of the variable named by s[0..len); NULL where there is none. */
+static const char *find_env(const char *s, size_t len)
 {
 	static __thread char hostname[HOST_NAME_MAX + 1];
 	char name[256];
 	const char *v;
 
 	if (len == 0 || len >= sizeof name)
-		return "";
+		return NULL;
 	memcpy(name, s, len);
 	name[len] = 0;
 	v = getenv(name);
@@ -137,7 +163,14 @@ static const char *env(const char *s, size_t len)
 	/* LiteFS sets this one for itself where it is not there: a shell has it, but a service does not. */
 	if (!strcmp(name, "HOSTNAME") && gethostname(hostname, sizeof hostname - 1) == 0)
 		return hostname;
-	return "";
+	return v;
+}
+
+static const char *env(const char *s, size_t len)
+{
+	const char *v = find_env(s, len);
+
+	return v ? v : "";
 }
 
 /*
@@ -178,7 +211,7 @@ static bool evaluate(const char *s, size_t len, bool *ret)
 	return true;
 }
 
-static int put_variable(struct text *t, const char *s, size_t len)
+static int put_variable(struct text *t, const char *s, size_t len, struct unset *unset)
 {
 	const char *v;
 	bool truth;
@@ -191,12 +224,16 @@ static int put_variable(struct text *t, const char *s, size_t len)
 	if (evaluate(s, len, &truth))
 		v = truth ? "true" : "false";
 	else
-		v = env(s, len);
+		v = find_env(s, len);
+	if (!v) {
+		unset_add(unset, t, s, len);
+		return 0;
+	}
 	return text_put(t, v, strlen(v));
 }
 
 /* One "$" at s (s[0] == '$', n bytes left): its expansion into t; returns the bytes eaten, or a negative errno. */
-static ptrdiff_t expand_one(struct text *t, const char *s, size_t n)
+static ptrdiff_t expand_one(struct text *t, const char *s, size_t n, struct unset *unset)
 {
 	const char *end;
 	size_t len = 1;
@@ -210,20 +247,20 @@ static ptrdiff_t expand_one(struct text *t, const char *s, size_t n)
 		end = memchr(s + 2, '}', n - 2);
 		if (!end || end == s + 2)
 			return end ? 3 : 2; /* LiteFS eats what it cannot read */
-		err = put_variable(t, s + 2, (size_t)(end - s) - 2);
+		err = put_variable(t, s + 2, (size_t)(end - s) - 2, unset);
 		return err ? err : end - s + 1;
 	}
 	if (is_special(s[1])) {
-		err = put_variable(t, s + 1, 1);
+		err = put_variable(t, s + 1, 1, unset);
 		return err ? err : 2;
 	}
 	while (len < n && is_word(s[len]))
 		len++;
-	err = len == 1 ? text_put(t, "$", 1) : put_variable(t, s + 1, len - 1);
+	err = len == 1 ? text_put(t, "$", 1) : put_variable(t, s + 1, len - 1, unset);
 	return err ? err : (ptrdiff_t)len;
 }
 
-static int expand(const struct text *in, struct text *out)
+static int expand(const struct text *in, struct text *out, struct unset *unset)
 {
 	const char *p = in->data, *end = in->data + in->len;
 	int err = text_put(out, "", 0);
@@ -235,7 +272,7 @@ static int expand(const struct text *in, struct text *out)
 		err = text_put(out, p, (size_t)((dollar ? dollar : end) - p));
 		if (err || !dollar)
 			break;
-		eaten = expand_one(out, dollar, (size_t)(end - dollar));
+		eaten = expand_one(out, dollar, (size_t)(end - dollar), unset);
 		if (eaten < 0)
 			return (int)eaten;
 		p = dollar + eaten;
@@ -248,6 +285,7 @@ static int expand(const struct text *in, struct text *out)
 struct loader {
 	yaml_document_t *doc;
 	struct litefs_config *config; /* being filled */
+	const struct unset *unset;
 	unsigned merges; /* followed so far: lists of lists of them could have no end */
 };
 
@@ -334,6 +372,14 @@ static int section(struct loader *l, const yaml_node_t *map, const char *name, y
 	return (*ret)->type == YAML_MAPPING_NODE ? 0 : bad(l, *ret, "must be a section of \"key: value\" lines");
 }
 
+/* A value that we take stands in the lines of node: was a variable of them not set? By lines, for libyaml counts characters. */
+static void note_unset(struct loader *l, const yaml_node_t *node)
+{
+	for (size_t i = 0; i < l->unset->count && !l->config->unset[0]; i++)
+		if (l->unset->rows[i].line >= node->start_mark.line && l->unset->rows[i].line <= node->end_mark.line)
+			snprintf(l->config->unset, sizeof l->config->unset, "%s", l->unset->rows[i].name);
+}
+
 /* The value of key in a section as an owned string; NULL when either is absent or null. */
 static int take(struct loader *l, const yaml_node_t *map, const char *key, char **ret)
 {
@@ -344,12 +390,18 @@ static int take(struct loader *l, const yaml_node_t *map, const char *key, char 
 	if (!map)
 		return 0;
 	err = get(l, map, key, 0, &node);
-	if (err || is_null(node))
+	if (err)
 		return err;
+	if (is_null(node)) {
+		if (node)
+			note_unset(l, node);
+		return 0;
+	}
 	if (node->type != YAML_SCALAR_NODE)
 		return bad(l, node, "must be a single value");
 	if (strlen((const char *)node->data.scalar.value) != node->data.scalar.length)
 		return bad(l, node, "must not contain a zero byte");
+	note_unset(l, node);
 	*ret = strdup((const char *)node->data.scalar.value);
 	return *ret ? 0 : -ENOMEM;
 }
@@ -464,11 +516,11 @@ static int take_all(struct loader *l, const yaml_node_t *root)
 	return err;
 }
 
-static int parse(const struct text *text, struct litefs_config *config)
+static int parse(const struct text *text, const struct unset *unset, struct litefs_config *config)
 {
 	yaml_parser_t parser;
 	yaml_document_t doc;
-	struct loader l = {.doc = &doc, .config = config};
+	struct loader l = {.doc = &doc, .config = config, .unset = unset};
 	int err;
 
 	if (!yaml_parser_initialize(&parser))
@@ -490,16 +542,17 @@ int litefs_config_load(const char *path, bool expand_env, struct litefs_config *
 {
 	struct text raw = {0}, text = {0};
 	struct litefs_config config = {0};
+	struct unset unset = {0};
 	int err = read_file(path, &raw);
 
 	if (!err)
-		err = expand_env ? expand(&raw, &text) : text_put(&text, raw.data, raw.len);
+		err = expand_env ? expand(&raw, &text, &unset) : text_put(&text, raw.data, raw.len);
 	if (err == -EFBIG) {
 		snprintf(config.message, sizeof config.message, "longer than %d bytes: is no litefs.yml", CONFIG_MAX);
 		err = -EBADMSG;
 	}
 	if (!err)
-		err = parse(&text, &config);
+		err = parse(&text, &unset, &config);
 	free(raw.data);
 	free(text.data);
 	if (err) {

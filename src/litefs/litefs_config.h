@@ -26,6 +26,7 @@ struct litefs_config {
 	char *lease_advertise_url;
 	char *lease_consul_url; /* may hold a password */
 	char *lease_consul_key;
+	char unset[64]; /* a variable that a line of the above names and the environment has not; "": none */
 	char message[256]; /* of the last -EBADMSG */
 };
 

@@ -1,5 +1,8 @@
 #include "litefs/upstream.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "base/clock.h"
 #include "litefs/upload_rate.h"
 
@@ -102,6 +105,27 @@ uint64_t upstream_max_tx_bytes(const struct upstream *up)
 	return up->ops->max_tx_bytes ? up->ops->max_tx_bytes(up) : UINT64_MAX;
 }
 
+void upstream_node_of(const struct role_state *role, struct upstream_node *ret)
+{
+	snprintf(ret->hostname, sizeof ret->hostname, "%s", role ? role->primary_hostname : "");
+	snprintf(ret->url, sizeof ret->url, "%s", role ? role->primary_url : "");
+}
+
+void upstream_note_node(struct upstream *up, const struct role_state *role)
+{
+	upstream_node_of(role, &up->node);
+}
+
+void upstream_node(const struct upstream *up, struct upstream_node *ret)
+{
+	*ret = up->node;
+}
+
+bool upstream_node_equal(const struct upstream_node *a, const struct upstream_node *b)
+{
+	return !strcmp(a->hostname, b->hostname) && !strcmp(a->url, b->url);
+}
+
 int upstream_probe(struct upstream *up, int64_t until_ns, struct pos *ret_pos)
 {
 	struct upstream_grant grant;
@@ -132,4 +156,12 @@ ptrdiff_t upstream_body_read(void *ctx, void *buf, size_t len)
 	if (n > 0)
 		body->offset += (uint64_t)n;
 	return n;
+}
+
+void upstream_body_sent(void *ctx)
+{
+	struct upstream_body *body = ctx;
+
+	if (body->tx->sent)
+		body->tx->sent(body->tx->ctx);
 }

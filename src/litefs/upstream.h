@@ -65,6 +65,7 @@ struct upstream_config {
 	struct role *role;
 	struct halt_record *halts;
 	struct breakers *breakers; /* remote, own, gateway; NULL: none */
+	struct gw_conns *gw_conns; /* gateway; NULL: a connection of its own for each lock */
 	struct guard *guard; /* self */
 	/* Exclusive use of guard (db's token); never called by remote and own. */
 	void (*guard_enter)(void *ctx);
@@ -135,6 +136,17 @@ int64_t upstream_tx_ns(const struct upstream *up, uint64_t size);
 uint64_t upstream_max_tx_bytes(const struct upstream *up);
 
 /*
+ * Which node's LiteFS the last begin was about, a vain one, too: its transactions went there, or would have gone. After a failover it is
+ * another one, and what that one has not says nothing of what the first one has.
+ */
+struct upstream_node {
+	char hostname[256], url[512]; /* of the primary, as role has them; both "" for this node's */
+};
+void upstream_node_of(const struct role_state *role, struct upstream_node *ret); /* role's primary; role NULL: this node */
+void upstream_node(const struct upstream *up, struct upstream_node *ret);
+bool upstream_node_equal(const struct upstream_node *a, const struct upstream_node *b);
+
+/*
  * Fresh evidence about an unknown commit: the position of the database where it was sent, obtained so that
  * nothing sent earlier can still be applied (a new HALT, or LiteFS' own locks). 0 or as begin.
  */
@@ -172,7 +184,11 @@ struct upstream {
 	const struct upstream_ops *ops;
 	enum upstream_kind kind;
 	struct upstream_config config;
+	struct upstream_node node; /* by upstream_note_node() */
 };
+
+/* In begin. role NULL: this node. */
+void upstream_note_node(struct upstream *up, const struct role_state *role);
 
 /* tx's bytes in order, as api_tx wants them; begins at offset 0. */
 struct upstream_body {
@@ -180,6 +196,7 @@ struct upstream_body {
 	uint64_t offset;
 };
 ptrdiff_t upstream_body_read(void *body, void *buf, size_t len);
+void upstream_body_sent(void *body); /* tells tx */
 
 int upstream_remote_new(const struct upstream_config *config, enum upstream_kind kind, struct upstream **ret); /* and own */
 int upstream_gateway_new(const struct upstream_config *config, struct upstream **ret);

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@
 #include "base/random.h"
 #include "format/names.h"
 #include "litefs/gw_auth.h"
+#include "litefs/gw_conns.h"
 #include "litefs/gw_proto.h"
 #include "litefs/http.h"
 #include "litefs/upload_rate.h"
@@ -40,18 +42,11 @@
 #define LOG_MS 60000
 #define HASH_CHUNK (64 * 1024)
 
-struct conn {
-	struct http *http; /* NULL until the gateway's URL is known */
-	uint64_t caller, counter; /* of gw_auth */
-};
-
 struct gateway {
 	struct upstream base;
-	struct conn main, side; /* side: the end of what main can no longer tell */
+	struct gw_conn *conn; /* from begin to end; NULL: nothing is held, and nothing asked */
 	char url[URL_MAX];
 	char error[200]; /* of the last call, for the log */
-	uint64_t epoch, serial; /* role's and main's connection, for which `info` was asked; epoch 0: not */
-	struct gw_info info;
 	struct gw_secret none;
 
 	bool held;
@@ -66,8 +61,9 @@ struct gateway {
 	int64_t rtt_ns;
 	struct upload_rate rate;
 	struct breaker *breaker; /* of url */
-	_Atomic(struct http *) in_call; /* for abort */
 	atomic_bool aborted;
+	pthread_mutex_t call_mutex; /* nothing is locked under it */
+	struct http *in_call; /* for abort; call_mutex */
 };
 
 static struct log_limit limit_unreachable, limit_refused;
@@ -90,26 +86,11 @@ static int fail(struct gateway *g, int err, const char *text)
 
 /* ---- calls ---- */
 
-/* Smoothed like TCP's, as api.c does it. may_wait: only a lower sample says something. */
-static void note_rtt(struct gateway *g, const struct http_answer *answer, bool may_wait)
-{
-	int64_t ns = answer->elapsed_ns;
-
-	if (!answer->reused && g->rtt_ns)
-		return;
-	if (g->rtt_ns == 0) {
-		if (!may_wait)
-			g->rtt_ns = ns;
-	} else if (!may_wait || ns < g->rtt_ns) {
-		g->rtt_ns += (ns - g->rtt_ns) / 8;
-	}
-}
-
 /*
  * One signed call. 0: an answer, and it is the gateway's. -EKEYREJECTED: one that is not. Else as http_call().
  * body_hex NULL: of no body.
  */
-static int call(struct gateway *g, struct conn *conn, struct http_request *req, const char *body_hex,
+static int call(struct gateway *g, struct gw_conn *conn, struct http_request *req, const char *body_hex,
 		struct http_answer *answer)
 {
 	static const char *const methods[] = {[HTTP_GET] = "GET", [HTTP_POST] = "POST", [HTTP_DELETE] = "DELETE"};
@@ -125,7 +106,7 @@ static int call(struct gateway *g, struct conn *conn, struct http_request *req, 
 			gw_hash_once("", 0, hash);
 		body_hex = hash;
 	}
-	err = gw_auth_request(secret, methods[req->method], req->target, body_hex, g->info.nonce, conn->caller,
+	err = gw_auth_request(secret, methods[req->method], req->target, body_hex, conn->info.nonce, conn->caller,
 			      ++conn->counter, value, mac);
 	if (err)
 		return fail(g, err, "cannot sign");
@@ -160,32 +141,47 @@ static void log_unreachable(struct gateway *g)
 			 "litefwd and gateway_url= here; LiteFS' HALT is used meanwhile\"", g->base.config.name, g->url, g->error);
 }
 
-static int set_url(struct gateway *g, const char *url)
+static void set_url(struct gateway *g, const char *url)
 {
-	struct http *http = NULL, *side = NULL;
-	char id_header[64];
-	int err;
-
-	if (g->main.http && !strcmp(g->url, url))
-		return 0;
-	snprintf(id_header, sizeof id_header, "Litefs-Id: %016" PRIX64, g->base.config.node_id);
-	err = http_new(url, id_header, &http);
-	if (!err)
-		err = http_new(url, id_header, &side);
-	if (err) {
-		http_free(http);
-		return err;
-	}
-	http_free(g->main.http);
-	http_free(g->side.http);
-	g->main = (struct conn){.http = http, .caller = random_u64()};
-	g->side = (struct conn){.http = side, .caller = random_u64()};
-	g->epoch = 0;
+	if (!strcmp(g->url, url))
+		return;
 	g->breaker = breaker_get(g->base.config.breakers, "gateway", url, PAUSE_MAX_NS);
 	g->rtt_ns = 0;
 	g->rate = (struct upload_rate){0};
 	snprintf(g->url, sizeof g->url, "%s", url);
-	return 0;
+}
+
+static void take_conn(struct gateway *g)
+{
+	g->conn = gw_conns_take(g->base.config.gw_conns, g->url, g->base.config.node_id);
+	if (!g->conn)
+		return;
+	http_clear_abort(g->conn->http);
+	if (!g->rtt_ns)
+		g->rtt_ns = g->conn->rtt_ns;
+}
+
+static void give_conn(struct gateway *g)
+{
+	if (g->conn)
+		g->conn->rtt_ns = g->rtt_ns;
+	gw_conns_give(g->base.config.gw_conns, g->conn);
+	g->conn = NULL;
+}
+
+/* Between the two gateway_abort() ends what is waited for, and nothing of whoever has the connection next. */
+static void enter_call(struct gateway *g)
+{
+	pthread_mutex_lock(&g->call_mutex);
+	g->in_call = g->conn->http;
+	pthread_mutex_unlock(&g->call_mutex);
+}
+
+static void leave_call(struct gateway *g)
+{
+	pthread_mutex_lock(&g->call_mutex);
+	g->in_call = NULL;
+	pthread_mutex_unlock(&g->call_mutex);
 }
 
 /* Asks who is there, on a new connection where there is none. Errors as begin's. */
@@ -197,12 +193,12 @@ static int ask_info(struct gateway *g, const struct role_state *role)
 	struct gw_info info;
 	int err;
 
-	g->epoch = 0;
-	err = http_call(g->main.http, &req, &answer);
+	g->conn->epoch = 0;
+	err = http_call(g->conn->http, &req, &answer);
 	if (err == -ECANCELED)
 		return err;
 	if (err)
-		fail(g, err, http_error(g->main.http));
+		fail(g, err, http_error(g->conn->http));
 	else if (answer.status != 200 || gw_get_info(answer.body, answer.len, &info))
 		err = fail(g, -EBADMSG, "no gateway of this version answers there");
 	else if (role->cluster_id[0] && info.cluster[0] && strcmp(role->cluster_id, info.cluster) != 0)
@@ -212,8 +208,8 @@ static int ask_info(struct gateway *g, const struct role_state *role)
 		log_unreachable(g);
 		return -ENOTSUP;
 	}
-	note_rtt(g, &answer, false);
-	g->info = info;
+	http_note_rtt(&g->rtt_ns, &answer, false);
+	g->conn->info = info;
 	if (info.is_primary)
 		breaker_good(g->breaker); /* the others need not wait for our lock */
 	else
@@ -223,14 +219,14 @@ static int ask_info(struct gateway *g, const struct role_state *role)
 			log_warn("gateway_not_the_primary", "db=%s url=%s do=\"check gateway_url=\"", g->base.config.name, g->url);
 		return -EHOSTUNREACH;
 	}
-	g->epoch = role->epoch;
-	g->serial = http_serial(g->main.http);
+	g->conn->epoch = role->epoch;
+	g->conn->serial = http_serial(g->conn->http);
 	return 0;
 }
 
 static bool info_is_fresh(const struct gateway *g, const struct role_state *role)
 {
-	return g->epoch == role->epoch && g->serial == http_serial(g->main.http);
+	return g->conn->epoch == role->epoch && g->conn->serial == http_serial(g->conn->http);
 }
 
 static int make_target(const struct gateway *g, const char *path, uint64_t id, char *ret)
@@ -245,8 +241,23 @@ static int make_target(const struct gateway *g, const char *path, uint64_t id, c
 
 /* ---- end ---- */
 
-/* One try: main where it can still tell, or a connection of its own. What is not told expires there. */
-static void tell_end(struct gateway *g, bool over_main)
+static void tell_end_aside(struct gateway *g, struct http_request *req)
+{
+	struct gw_conn *side = gw_conns_take(g->base.config.gw_conns, g->url, g->base.config.node_id);
+	struct http_answer answer;
+
+	if (!side)
+		return;
+	http_clear_abort(side->http);
+	if (!side->epoch)
+		side->info = g->conn->info; /* the same gateway's */
+	req->no_open = false;
+	call(g, side, req, NULL, &answer);
+	gw_conns_give(g->base.config.gw_conns, side);
+}
+
+/* One try: over ours where it can still tell, or another connection. What is not told expires there. */
+static void tell_end(struct gateway *g, bool over_ours)
 {
 	char target[TARGET_MAX];
 	struct http_request req = {.method = HTTP_DELETE, .target = target, .max_answer = GW_LINE_MAX, .no_open = true,
@@ -256,15 +267,13 @@ static void tell_end(struct gateway *g, bool over_main)
 
 	if (make_target(g, "/halt", g->id, target))
 		return;
-	if (over_main) {
-		err = call(g, &g->main, &req, NULL, &answer);
+	if (over_ours) {
+		err = call(g, g->conn, &req, NULL, &answer);
 		if (!err)
-			note_rtt(g, &answer, false);
+			http_note_rtt(&g->rtt_ns, &answer, false);
 	}
-	if (err == -ENOTCONN) {
-		req.no_open = false;
-		call(g, &g->side, &req, NULL, &answer);
-	}
+	if (err == -ENOTCONN)
+		tell_end_aside(g, &req);
 }
 
 static void forget(struct gateway *g)
@@ -282,6 +291,7 @@ static void gateway_end(struct upstream *up)
 		return;
 	forget(g);
 	tell_end(g, !atomic_load(&g->aborted));
+	give_conn(g);
 }
 
 /* ---- begin and renew ---- */
@@ -319,13 +329,13 @@ static int ask_halt(struct gateway *g, const struct role_state *role, struct pos
 	snprintf(target + n, sizeof target - n, "&pos=%s&wait=%" PRId64 "&peer=%016" PRIx64 "&cluster=%s", pos, wait_ms,
 		 g->base.config.node_id, cluster);
 	req.deadline_ns = clock_now_ns() + wait_ms * NS_PER_MS + slack_ns + g->rtt_ns;
-	err = call(g, &g->main, &req, NULL, answer);
+	err = call(g, g->conn, &req, NULL, answer);
 	g->silent = err && err != -ENOTCONN && err != -ECANCELED;
 	if (err && !answer->started)
 		return err == -ENOTCONN || err == -ECANCELED ? err : err == -ETIMEDOUT ? -EAGAIN : -ENOTSUP;
 	*ret_left = true;
 	if (err) {
-		g->epoch = 0;
+		g->conn->epoch = 0;
 		if (err == -EPROTO || err == -EKEYREJECTED) {
 			log_unreachable(g);
 			return -ENOTSUP;
@@ -333,7 +343,7 @@ static int ask_halt(struct gateway *g, const struct role_state *role, struct pos
 		return err == -ECANCELED ? err : err == -ETIMEDOUT ? -EAGAIN : -EHOSTUNREACH;
 	}
 	if (answer->status == 200 && gw_get_grant(answer->body, answer->len, &g->grant, ret_bundle) == 0) {
-		note_rtt(g, answer, true);
+		http_note_rtt(&g->rtt_ns, answer, true);
 		return 0;
 	}
 	if (answer->status == 200)
@@ -347,7 +357,7 @@ static int ask_halt(struct gateway *g, const struct role_state *role, struct pos
 		err = -ENOTSUP;
 	}
 	if (err != -EAGAIN)
-		g->epoch = 0;
+		g->conn->epoch = 0;
 	if (err == -ENOTSUP && (*ret_left || error.code != GW_UNSUPPORTED))
 		log_unreachable(g);
 	return err;
@@ -418,7 +428,7 @@ static int begin_by_breaker(struct gateway *g, const struct role_state *role, st
 	if (entry == BREAKER_DENIED)
 		return -ENOTSUP;
 	if (entry == BREAKER_PROBE)
-		g->epoch = 0;
+		g->conn->epoch = 0;
 	g->silent = false;
 	err = begin(g, role, have, until_ns);
 	if (g->silent)
@@ -441,13 +451,21 @@ static int gateway_begin(struct upstream *up, struct pos have, int64_t until_ns,
 	gateway_end(up);
 	atomic_store(&g->aborted, false);
 	role_get(up->config.role, role);
-	err = role->gateway_url[0] ? set_url(g, role->gateway_url) : -ENOTSUP;
-	if (!err) {
-		http_clear_abort(g->main.http);
-		atomic_store(&g->in_call, g->main.http);
-		err = atomic_load(&g->aborted) ? -ECANCELED : begin_by_breaker(g, role, have, until_ns);
-		atomic_store(&g->in_call, NULL);
+	upstream_note_node(up, role);
+	if (role->gateway_url[0]) {
+		set_url(g, role->gateway_url);
+		take_conn(g);
+		err = g->conn ? 0 : -ENOMEM;
+	} else {
+		err = -ENOTSUP;
 	}
+	if (!err) {
+		enter_call(g);
+		err = atomic_load(&g->aborted) ? -ECANCELED : begin_by_breaker(g, role, have, until_ns);
+		leave_call(g);
+	}
+	if (err)
+		give_conn(g);
 	free(role);
 	if (!err)
 		*ret = (struct upstream_grant){.pos = g->grant.pos, .tx_count = g->grant.tx_count, .tx_size = g->grant.tx_size,
@@ -472,11 +490,11 @@ static int gateway_renew(struct upstream *up, int64_t until_ns, struct pos *ret_
 	if (!role)
 		return -ENOMEM;
 	role_get(up->config.role, role);
-	atomic_store(&g->in_call, g->main.http);
+	enter_call(g);
 	err = info_is_fresh(g, role) ? 0 : ask_info(g, role);
 	if (!err)
 		err = ask_halt(g, role, g->pos, 0, slack_ns < RENEW_SLACK_NS ? slack_ns : RENEW_SLACK_NS, &answer, &offset, &left);
-	atomic_store(&g->in_call, NULL);
+	leave_call(g);
 	free(role);
 	if (!err && (g->grant.tx_count || !pos_equal(g->grant.pos, g->pos)))
 		err = -EAGAIN; /* it had expired, and others wrote */
@@ -517,14 +535,6 @@ static int hash_tx(const struct upstream_tx *tx, char ret_hex[65])
 	return err;
 }
 
-static void body_sent(void *ctx)
-{
-	struct upstream_body *body = ctx;
-
-	if (body->tx->sent)
-		body->tx->sent(body->tx->ctx);
-}
-
 static int send_once(struct gateway *g, const struct upstream_tx *tx, const char *hash, int64_t until_ns,
 		     struct http_answer *answer)
 {
@@ -537,7 +547,7 @@ static int send_once(struct gateway *g, const struct upstream_tx *tx, const char
 		.max_answer = GW_LINE_MAX,
 		.size = tx->size,
 		.read = upstream_body_read,
-		.sent = body_sent,
+		.sent = upstream_body_sent,
 		.ctx = &body,
 		.no_open = true,
 	};
@@ -545,7 +555,7 @@ static int send_once(struct gateway *g, const struct upstream_tx *tx, const char
 	memset(answer, 0, sizeof *answer);
 	if (make_target(g, "/tx", g->id, target))
 		return -EINVAL;
-	return call(g, &g->main, &req, hash, answer);
+	return call(g, g->conn, &req, hash, answer);
 }
 
 /* Not one byte sent: once more, over a connection of which the gateway has said that it is there. */
@@ -611,9 +621,9 @@ static enum outcome gateway_commit(struct upstream *up, const struct upstream_tx
 	if (err) {
 		fail(g, err, "the transaction cannot be read");
 	} else {
-		atomic_store(&g->in_call, g->main.http);
+		enter_call(g);
 		err = send_tx(g, tx, hash, until_ns, &answer);
-		atomic_store(&g->in_call, NULL);
+		leave_call(g);
 	}
 	if (err)
 		outcome = answer.started ? OUTCOME_UNKNOWN : OUTCOME_REFUSED;
@@ -627,7 +637,7 @@ static enum outcome gateway_commit(struct upstream *up, const struct upstream_tx
 	}
 	if (outcome == OUTCOME_UNKNOWN)
 		upload_rate_note_cut(&g->rate, tx->size, now - start, now);
-	g->epoch = 0; /* ask who it is before the next one */
+	g->conn->epoch = 0; /* ask who it is before the next one */
 	log_warn("commit_not_acknowledged", "db=%s url=%s upstream=gateway result=%s error=\"%s\"", up->config.name, g->url,
 		 outcome == OUTCOME_UNKNOWN ? "ambiguous" : "refused", g->error);
 	return outcome;
@@ -671,20 +681,20 @@ static int64_t gateway_rtt_ns(const struct upstream *up)
 static void gateway_abort(struct upstream *up)
 {
 	struct gateway *g = to_gateway(up);
-	struct http *http;
 
 	atomic_store(&g->aborted, true);
-	http = atomic_load(&g->in_call);
-	if (http)
-		http_abort(http);
+	pthread_mutex_lock(&g->call_mutex);
+	if (g->in_call)
+		http_abort(g->in_call);
+	pthread_mutex_unlock(&g->call_mutex);
 }
 
 static void gateway_free(struct upstream *up)
 {
 	struct gateway *g = to_gateway(up);
 
-	http_free(g->main.http);
-	http_free(g->side.http);
+	give_conn(g);
+	pthread_mutex_destroy(&g->call_mutex);
 	free(g->bundle);
 	free(g);
 }
@@ -710,6 +720,7 @@ int upstream_gateway_new(const struct upstream_config *config, struct upstream *
 	if (!g)
 		return -ENOMEM;
 	g->base = (struct upstream){.ops = &ops, .kind = UPSTREAM_GATEWAY, .config = *config};
+	pthread_mutex_init(&g->call_mutex, NULL);
 	*ret = &g->base;
 	return 0;
 }

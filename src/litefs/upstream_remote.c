@@ -395,6 +395,7 @@ static int remote_begin(struct upstream *up, struct pos have, int64_t until_ns, 
 		return -ENOMEM;
 	atomic_store(&r->aborted, false);
 	role_get(up->config.role, role);
+	upstream_note_node(up, is_own(r) ? NULL : role);
 	url = target_url(r, role);
 	err = url[0] ? set_url(r, url) : -EHOSTUNREACH;
 	if (!err) {
@@ -424,14 +425,6 @@ static int remote_renew(struct upstream *up, int64_t until_ns, struct pos *ret_p
 	if (!err)
 		*ret_pos = grant.pos;
 	return err;
-}
-
-static void body_sent(void *ctx)
-{
-	struct upstream_body *body = ctx;
-
-	if (body->tx->sent)
-		body->tx->sent(body->tx->ctx);
 }
 
 static int64_t tx_ns(const struct remote *r, uint64_t bytes_per_s, uint64_t size)
@@ -504,7 +497,7 @@ static enum outcome remote_commit(struct upstream *up, const struct upstream_tx 
 		.server_id = r->server_id,
 		.size = tx->size,
 		.read = upstream_body_read,
-		.sent = body_sent,
+		.sent = upstream_body_sent,
 		.ctx = &body,
 		.require_halt_connection = true,
 		.deadline_ns = r->hold_until_ns < until_ns ? r->hold_until_ns : until_ns,

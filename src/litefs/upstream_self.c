@@ -123,8 +123,9 @@ static int self_begin(struct upstream *up, struct pos have, int64_t until_ns, st
 		err = -EUCLEAN;
 	if (!err)
 		err = lfs_files_pos(up->config.guard->files, &ret->pos);
-	if (!err && !is_primary(s))
-		err = -EHOSTUNREACH; /* LiteFS waits for this lock before it follows anyone */
+	/* LiteFS waits for this lock before it follows anyone; and what it says itself is earlier than what role has heard. */
+	if (!err && (!is_primary(s) || lfs_files_is_primary(up->config.guard->files) != 1))
+		err = -EHOSTUNREACH;
 	if (err) {
 		release(s);
 		return begin_error(err);

@@ -30,6 +30,7 @@
 #include "prog/check.h"
 #include "prog/metrics.h"
 #include "prog/mount_check.h"
+#include "prog/notify.h"
 #include "prog/options.h"
 #include "prog/options_print.h"
 #include "prog/privileges.h"
@@ -37,12 +38,15 @@
 
 /* How often the wait for LiteFS looks whether it was told to stop. */
 #define STOP_POLL_NS (100 * NS_PER_MS)
+/* What a start may take besides the wait for LiteFS: the HALTs of a predecessor, a dead mount. */
+#define START_MS 30000
 
 /* ---- signals ---- */
 
-/* Handlers touch these two only. Threads that main starts have the signals blocked. */
+/* Handlers touch these only. Threads that main starts have the signals blocked. */
 static volatile sig_atomic_t stop_requested;
 static struct fs *volatile stop_fs;
+static struct notify *volatile stop_notify;
 
 static void on_stop(int sig)
 {
@@ -51,6 +55,7 @@ static void on_stop(int sig)
 
 	(void)sig;
 	stop_requested = 1;
+	notify_stopping(stop_notify);
 	if (fs)
 		fs_stop(fs);
 	errno = saved_errno;
@@ -88,6 +93,7 @@ static void signals_block(int how)
 struct link {
 	pthread_mutex_t mutex;
 	struct fs *fs; /* NULL: not yet, or no more */
+	struct notify *notify; /* constant; NULL: nobody is told */
 };
 
 static void on_role_change(void *ctx, const struct role_state *state)
@@ -98,6 +104,7 @@ static void on_role_change(void *ctx, const struct role_state *state)
 	if (link->fs)
 		fs_role_changed(link->fs, state);
 	pthread_mutex_unlock(&link->mutex);
+	notify_poke(link->notify);
 }
 
 static void on_tx(void *ctx, const char *db, struct pos pos)
@@ -130,6 +137,11 @@ static int gate_db_get(void *ctx, const char *name, struct db **ret)
 	return fs_db_get(ctx, name, ret);
 }
 
+static int gate_db_find(void *ctx, const char *name, struct db **ret)
+{
+	return fs_db_find(ctx, name, ret);
+}
+
 static void gate_stop(void *ctx)
 {
 	struct gate *gate = ctx;
@@ -156,7 +168,7 @@ static json_t *gate_status(void *ctx)
 static int gate_start(struct gate *gate, const struct settings *opt, struct role *role, uint64_t node_id, struct fs *fs)
 {
 	struct gateway_config config = {
-		.settings = opt, .role = role, .node_id = node_id, .db_get = gate_db_get, .ctx = fs,
+		.settings = opt, .role = role, .node_id = node_id, .db_get = gate_db_get, .db_find = gate_db_find, .ctx = fs,
 	};
 	int ret;
 
@@ -183,6 +195,30 @@ static int start_metrics(const struct settings *opt, struct fs *fs, struct metri
 	err = metrics_start(opt->metrics, metrics_status, fs, ret);
 	signals_block(SIG_UNBLOCK);
 	return err;
+}
+
+/* ---- service manager ---- */
+
+static bool watch_alive(void *ctx, int64_t until_ns, char *why, size_t size)
+{
+	return fs_alive(ctx, until_ns, why, size);
+}
+
+static void watch_status(void *ctx, char *line, size_t size)
+{
+	fs_status_line(ctx, line, size);
+}
+
+/* Ready as soon as the loop of fs_run() answers. */
+static int watch_start(struct notify *notify, struct fs *fs)
+{
+	const struct notify_config config = {.alive = watch_alive, .status = watch_status, .ctx = fs};
+	int ret;
+
+	signals_block(SIG_BLOCK);
+	ret = notify_watch(notify, &config);
+	signals_block(SIG_UNBLOCK);
+	return ret;
 }
 
 /* ---- daemon ---- */
@@ -296,6 +332,8 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 	ret = opt->gateway ? gate_start(&gate, opt, role, node_id, fs) : 0;
 	if (!ret)
 		ret = start_metrics(opt, fs, &metrics);
+	if (!ret)
+		ret = watch_start(link->notify, fs);
 	if (!ret && ready_fd >= 0)
 		daemon_ready(ready_fd);
 	if (!ret && !stop_requested)
@@ -305,14 +343,16 @@ static int mount_and_run(const struct settings *opt, struct role *role, uint64_t
 	metrics_stop(metrics);
 	link_set(link, NULL);
 	stop_fs = NULL;
+	fs_stop(fs);
+	notify_unwatch(link->notify);
 	fs_free(fs);
 	log_info("unmounted", "mountpoint=\"%s\"", opt->mountpoint);
 	return ret ? EXIT_FAILED : EXIT_OK;
 }
 
-static int serve(const struct settings *opt, int ready_fd)
+static int serve(const struct settings *opt, struct notify *notify, int ready_fd)
 {
-	struct link link = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+	struct link link = {.mutex = PTHREAD_MUTEX_INITIALIZER, .notify = notify};
 	struct aborter aborter;
 	struct role *role = NULL;
 	struct role_config config = {
@@ -373,10 +413,12 @@ static int command_version(void)
 	return fflush(stdout) || ferror(stdout) ? EXIT_FAILED : EXIT_OK;
 }
 
-static int check_and_serve_with(struct settings *opt)
+static int check_and_serve_with(struct settings *opt, struct notify *notify)
 {
 	int lock_fd = -1, ready_fd = -1, code;
 
+	/* Twice: for its mount, and for its answer. */
+	notify_starting(notify, "waiting for LiteFS", 2 * opt->wait_ms + START_MS);
 	if (mount_check_fuse(opt))
 		return EXIT_FAILED;
 	if (mount_check_litefs_dir(opt))
@@ -393,7 +435,7 @@ static int check_and_serve_with(struct settings *opt)
 	if (!opt->foreground && (ready_fd = daemon_fork()) < 0)
 		code = EXIT_FAILED;
 	else
-		code = serve(opt, ready_fd);
+		code = serve(opt, notify, ready_fd);
 	close(lock_fd);
 	return code;
 }
@@ -401,6 +443,7 @@ static int check_and_serve_with(struct settings *opt)
 static int check_and_serve(struct settings *opt)
 {
 	struct gw_secret *secret = NULL;
+	struct notify *notify;
 	int code;
 
 	if (options_resolve(opt))
@@ -413,7 +456,10 @@ static int check_and_serve(struct settings *opt)
 		}
 	}
 	opt->gw_secret = secret;
-	code = check_and_serve_with(opt);
+	stop_notify = notify = notify_new();
+	code = check_and_serve_with(opt, notify);
+	stop_notify = NULL;
+	notify_free(notify);
 	opt->gw_secret = NULL;
 	gw_secret_free(secret);
 	return code;
@@ -462,9 +508,9 @@ struct command {
 };
 
 static const struct command commands[] = {
+	{"options", command_options},
 	{"status", command_status},
 	{"check", command_check},
-	{"options", command_options},
 	{NULL, command_mount},
 };
 

@@ -21,6 +21,9 @@
 #define FUSE_CONF "/etc/fuse.conf"
 #define WAIT_POLL_NS (100 * NS_PER_MS)
 
+/* umount(8) returns before the litefwd behind it has ended, and who mounts again at once should not be told that it is served. */
+#define LOCK_WAIT_MAX_MS 3000
+
 /* A mountpoint can carry several dead mounts, one for each crash; more than this is not that. */
 #define STALE_MAX 16
 
@@ -523,6 +526,21 @@ static int check_lock_file(int fd)
 	return 0;
 }
 
+/* The lock, within the wait for LiteFS, for a litefwd that is just ending. 0 or negative errno. */
+static int take_lock(int fd, int64_t wait_ms)
+{
+	int64_t deadline_ns = clock_now_ns() + (wait_ms < LOCK_WAIT_MAX_MS ? wait_ms : LOCK_WAIT_MAX_MS) * NS_PER_MS;
+
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK)
+			return -errno;
+		if (clock_now_ns() >= deadline_ns)
+			return -EBUSY;
+		clock_sleep_ns(WAIT_POLL_NS / 10);
+	}
+	return 0;
+}
+
 int mount_check_lock(const struct settings *opt, int *ret_fd)
 {
 	char path[PATH_MAX];
@@ -560,8 +578,8 @@ int mount_check_lock(const struct settings *opt, int *ret_fd)
 		close(fd);
 		return -EPERM;
 	}
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	ret = take_lock(fd, opt->wait_ms);
+	if (ret) {
 		if (ret == -EBUSY)
 			complain("another litefwd serves %s already (it holds %s)", opt->litefs_dir, path);
 		else

@@ -32,7 +32,7 @@ int mount_check_mountpoint(struct settings *opt);
 
 /*
  * Makes state_dir and takes the lock file that stands for litefs_dir, until the descriptor is closed: -EBUSY when
- * another litefwd has it. Call after mount_check_litefs_dir().
+ * another litefwd has it and keeps it, for wait_ms and 3 s at most. Call after mount_check_litefs_dir().
  */
 int mount_check_lock(const struct settings *opt, int *ret_fd);
 

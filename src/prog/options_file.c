@@ -6,13 +6,14 @@
  *	FLAG
  *
  * Nothing is quoted: a value goes to the end of its line. What the file says is as good as the command line, so whoever
- * can write to it can have litefwd do anything: a file that everybody may write to is refused.
+ * can write to it can have litefwd do anything: a file that is neither root's nor ours, or that everybody may write to, is refused.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "prog/options_internal.h"
 
@@ -68,9 +69,14 @@ static int check_file(FILE *file, const char *path)
 		return -errno;
 	if (S_ISDIR(st.st_mode))
 		return -EISDIR;
-	if (!S_ISREG(st.st_mode) || !(st.st_mode & S_IWOTH))
+	if (!S_ISREG(st.st_mode))
+		return 0; /* /dev/null */
+	if (st.st_mode & S_IWOTH)
+		options_complain("%s: everybody may write to it: chmod o-w the file, and look at what it says", path);
+	else if (st.st_uid != 0 && st.st_uid != geteuid())
+		options_complain("%s: it is another user's: chown the file, and look at what it says", path);
+	else
 		return 0;
-	options_complain("%s: everybody may write to it: chmod o-w the file, and look at what it says", path);
 	return -EPERM;
 }
 

@@ -55,6 +55,10 @@ static int resolve_config(struct settings *opt)
 		options_complain("%s: %s", opt->litefs_config, config.message);
 	else if (ret)
 		options_complain("litefs_config=%s: %s", opt->litefs_config, strerror(-ret));
+	/* LiteFS would say nothing either, but it has the environment that was meant. */
+	if (!ret && config.unset[0])
+		options_complain("%s: the variable %s is not set here, and is taken for empty: "
+				 "give litefwd the environment that LiteFS has", opt->litefs_config, config.unset);
 	if (!ret)
 		ret = resolve_dir(opt, &config);
 	if (ret)
@@ -63,6 +67,11 @@ static int resolve_config(struct settings *opt)
 	if (config.lease_type && !strcmp(config.lease_type, "static")) {
 		fill(&opt->lease_hostname, &config.lease_hostname);
 		fill(&opt->lease_url, &config.lease_advertise_url);
+		if (!config.lease_candidate && !opt->primary_url && !(opt->lease_url && *opt->lease_url)) {
+			options_complain("%s: no lease.advertise-url: it is where the primary of a static lease is, and LiteFS "
+					 "cannot find it either", opt->litefs_config);
+			ret = -EINVAL;
+		}
 	} else if (opt->primary_url) {
 		; /* it wins, and Consul is never asked */
 	} else if (config.lease_type && !strcmp(config.lease_type, "consul")) {

@@ -6,15 +6,29 @@
 
 #include "prog/options_internal.h"
 
+/* Commands besides the mount: what they take, for --help and the shells. */
+static const struct subcommand {
+	const char *name, *arguments;
+	const char *flags[4]; /* up to NULL */
+	const char *help;
+} subcommands[] = {
+	{"status", "[--json] [--watch] [--timeout=TIME] MOUNTPOINT", {"--json", "--watch", "--timeout="},
+	 "what the litefwd at MOUNTPOINT is doing"},
+	{"check", "[-o OPTIONS] [LITEFS_DIR]", {"-o"}, "why litefwd would not work here"},
+};
+
+#define SUBCOMMANDS (sizeof subcommands / sizeof subcommands[0])
+
 /* ---- --help ---- */
 
 void options_print_help(void)
 {
 	printf("usage: litefwd [-f] [-d] [-o OPTIONS] LITEFS_DIR MOUNTPOINT\n"
 	       "       litefwd [-f] [-d] -o litefs_config=FILE[,OPTIONS] MOUNTPOINT\n"
-	       "       litefwd status [--json] [--watch] MOUNTPOINT\n"
-	       "       litefwd check [-o OPTIONS] [LITEFS_DIR]\n"
-	       "       litefwd --help | --version\n\n"
+	       "       litefwd --help | --version\n");
+	for (size_t i = 0; i < SUBCOMMANDS; i++)
+		printf("       litefwd %s %s\n", subcommands[i].name, subcommands[i].arguments);
+	printf("\n"
 	       "Shows the LiteFS directory LITEFS_DIR at MOUNTPOINT, writable by SQLite on every node:\n"
 	       "each transaction is committed on the cluster's primary.\n\n"
 	       "  -f  stay in the foreground, log on stderr\n"
@@ -138,6 +152,19 @@ static bool is_dir(const struct option *option)
 	return option->kind == OPT_DIR;
 }
 
+/* "status check", or the flags of one of them. */
+static void print_subcommands(void)
+{
+	for (size_t i = 0; i < SUBCOMMANDS; i++)
+		printf("%s%s", i ? " " : "", subcommands[i].name);
+}
+
+static void print_flags(const struct subcommand *command)
+{
+	for (const char *const *flag = command->flags; *flag; flag++)
+		printf("%s ", *flag);
+}
+
 /*
  * bash cuts words at "=" and ":", but not at ",": of "-o wait=1s,ha" the word to be completed is "1s,ha". So the option is found
  * in the line itself, and what is offered begins with what bash takes for the word.
@@ -146,26 +173,40 @@ static void print_bash(void)
 {
 	fputs("# bash completion of litefwd. Made by `litefwd options --bash`.\n\n"
 	      "_litefwd() {\n"
-	      "\tlocal line=${COMP_LINE:0:COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} list option rest before i in_o=\n"
+	      "\tlocal line=${COMP_LINE:0:COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} list option rest before i in_o= joined= flags\n"
 	      "\tlist=${line##*[[:space:]]}\n"
 	      "\t[[ $word == [=:] ]] && word=\n"
 	      "\tline=${line%\"$list\"}\n"
 	      "\tline=${line%\"${line##*[![:space:]]}\"}\n"
 	      "\tcase ${line##*[[:space:]]} in -o) in_o=1 ;; esac\n"
 	      "\tcase $list in -o?*) in_o=1 list=${list#-o} ;; esac\n"
+	      "\tcase $word in -o?*) joined=-o word=${word#-o} ;; esac\n"
 	      "\tCOMPREPLY=()\n"
 	      "\tif [[ -z $in_o ]]; then\n"
+	      "\t\tflags='-f -d -o -h -V --help --version'\n"
+	      "\t\t[[ $COMP_CWORD -gt 1 ]] && case ${COMP_WORDS[1]} in\n",
+	      stdout);
+	for (size_t i = 0; i < SUBCOMMANDS; i++) {
+		printf("\t\t%s) flags='", subcommands[i].name);
+		print_flags(&subcommands[i]);
+		printf("--help' ;;\n");
+	}
+	fputs("\t\tesac\n"
 	      "\t\tif [[ $list == -* ]]; then\n"
-	      "\t\t\tCOMPREPLY=($(compgen -W '-f -d -o -h -V --help --version' -- \"$list\"))\n"
-	      "\t\telse\n"
-	      "\t\t\tmapfile -t COMPREPLY < <(compgen -d -- \"$word\")\n"
-	      "\t\t\tcompopt -o filenames 2>/dev/null\n"
+	      "\t\t\tCOMPREPLY=($(compgen -W \"$flags\" -- \"$list\"))\n"
+	      "\t\t\treturn\n"
 	      "\t\tfi\n"
+	      "\t\tmapfile -t COMPREPLY < <(compgen -d -- \"$word\")\n"
+	      "\t\tcompopt -o filenames 2>/dev/null\n"
+	      "\t\t[[ $COMP_CWORD -eq 1 ]] && COMPREPLY+=($(compgen -W '",
+	      stdout);
+	print_subcommands();
+	fputs("' -- \"$word\"))\n"
 	      "\t\treturn\n"
 	      "\tfi\n"
 	      "\toption=${list##*,}\n"
 	      "\trest=${word##*,}\n"
-	      "\tbefore=${word%\"$rest\"}\n"
+	      "\tbefore=$joined${word%\"$rest\"}\n"
 	      "\tcase $option in\n",
 	      stdout);
 	print_names(is_file, "\t", "*) mapfile -t COMPREPLY < <(compgen -f -- \"$rest\"); compopt -o filenames 2>/dev/null ;;\n");
@@ -219,13 +260,36 @@ static void print_zsh(void)
 		putchar('\'');
 	}
 	fputs("\n}\n\n"
+	      "_litefwd_first() {\n"
+	      "\t_alternative 'directories:LiteFS directory:_files -/' 'commands:command:((",
+	      stdout);
+	for (size_t i = 0; i < SUBCOMMANDS; i++) {
+		printf("%s%s\\:\"", i ? " " : "", subcommands[i].name);
+		print_zsh_text(subcommands[i].help);
+		putchar('"');
+	}
+	fputs("))'\n}\n\n"
+	      "if (( CURRENT > 2 )); then\n"
+	      "\tcase $words[2] in\n",
+	      stdout);
+	for (size_t i = 0; i < SUBCOMMANDS; i++) {
+		const struct subcommand *command = &subcommands[i];
+
+		printf("\t%s)\n\t\tshift words\n\t\t(( CURRENT-- ))\n\t\t_arguments --help", command->name);
+		for (const char *const *flag = command->flags; *flag; flag++)
+			printf(" '%s%s'", *flag, !strcmp(*flag, "-o") ? "+[options]:options:_litefwd_options" :
+				(*flag)[strlen(*flag) - 1] == '=' ? ":TIME:" : "");
+		printf(" '1:directory:_files -/'\n\t\treturn\n\t\t;;\n");
+	}
+	fputs("\tesac\n"
+	      "fi\n\n"
 	      "_arguments -s \\\n"
 	      "\t'(-h --help)'{-h,--help}'[print a summary of the options]' \\\n"
 	      "\t'(-V --version)'{-V,--version}'[print the version]' \\\n"
 	      "\t'-f[stay in the foreground]' \\\n"
 	      "\t'-d[stay in the foreground and log more]' \\\n"
 	      "\t'*-o+[options]:options:_litefwd_options' \\\n"
-	      "\t'1:LiteFS directory:_files -/' \\\n"
+	      "\t'1: :_litefwd_first' \\\n"
 	      "\t'2:mountpoint:_files -/'\n",
 	      stdout);
 }

@@ -40,8 +40,9 @@ const struct option options_table[] = {
 	 .help = "what gateways and those who ask them both know; 16 bytes or more",
 	 .more = "At most 256 bytes; a newline at the end does not count.\nThe file must be this user's and readable by nobody else,\n"
 		 "and the same on every node."},
-	{.name = "metrics", .value = "ADDR:PORT", .kind = OPT_ADDRESS, AT(metrics), .help = "where /metrics (for Prometheus) and /healthz answer",
-	 .more = "There is no password: choose a loopback address, or a network where names of databases, addresses and numbers may be seen."},
+	{.name = "metrics", .value = "ADDR:PORT", .kind = OPT_ADDRESS, AT(metrics),
+	 .help = "where /metrics (for Prometheus) and /healthz answer",
+	 .more = "Without a password: whoever reaches the address may read them."},
 	{.name = "halt_timeout", .value = "TIME", .kind = OPT_DURATION, AT(halt_timeout_ms), .initial = "10s", .min = 10, .max = DAY,
 	 .help = "how long to wait for the right to write, then SQLITE_BUSY",
 	 .more = "While the primary is away only the first writer waits that long; the others are told at once."},

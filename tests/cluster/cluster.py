@@ -384,6 +384,8 @@ class Node:
         self.hostname = self.address
         self.url = f"http://{self.address}:{cluster.port.number}"
         self.advertise_url = self.url  # what its LiteFS tells Consul: a proxy's, perhaps
+        self.local_url = None  # where its litefwd finds this LiteFS, and primary_url the primary's: proxies, perhaps
+        self.primary_url = None
         self.gateway = False  # its litefwd answers other nodes'
         self.gateway_url = None  # where its litefwd asks: a template, or a proxy's
         self.gateway_secret = None  # a file
@@ -490,13 +492,13 @@ lease:
 
     def litefwd_options(self, **more):
         options = {
-            "litefs_url": self.url,
-            "primary_url": f"http://{{hostname}}:{self.cluster.port.number}",
+            "litefs_url": self.local_url or self.url,
+            "primary_url": self.primary_url or f"http://{{hostname}}:{self.cluster.port.number}",
             "state_dir": self.state_dir,
             "spool_dir": self.spool_dir,
         }
         if self.cluster.consul:  # where the primary is must come from there
-            options.update(primary_url=None, litefs_config=self.config_path)
+            options.update(primary_url=self.primary_url, litefs_config=self.config_path)
         if self.gateway:
             options["gateway"] = f"{self.address}:{self.cluster.gateway_port.number}"
         if self.cluster.metrics_port:
@@ -659,8 +661,8 @@ class Cluster:
     gateway: True: each node's litefwd has one and asks the primary's; {"serve": indices, "ask": indices} for a mixed cluster;
     all of it can be changed per node before a litefwd is started (Node.gateway, gateway_url, write_secret). secret: a text, for all.
     env: for the started litefwds and clients, beside the caller's environment.
-    metrics: each litefwd answers at Node.metrics_url.
     litefs_allow_other: users other than root may enter LiteFS' directories.
+    metrics: each litefwd answers at Node.metrics_url.
     consul: True: LiteFS' leases are a Consul's, with a TTL of consul_ttl seconds.
     """
 

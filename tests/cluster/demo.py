@@ -28,9 +28,9 @@ def name(cluster, node):
 
 
 def create(cluster):
-    """In LiteFS' own directory, for litefwd does not create databases yet."""
+    node = cluster.replicas[0]
     sql = "PRAGMA journal_mode=WAL; CREATE TABLE visits (id INTEGER PRIMARY KEY, node TEXT, n INTEGER, UNIQUE (node, n))"
-    show(f'sqlite3 primary/litefs/{DB} "{sql}"', cluster.sql_direct(cluster.primary, DB, sql))
+    show(f'sqlite3 replica1/mnt/{DB} "{sql}"', node.sql(DB, sql))
     cluster.wait_converged(DB)
 
 
@@ -86,7 +86,7 @@ def main():
     with Cluster(n=3) as cluster:
         for node in cluster.nodes:
             say(f"  {name(cluster, node)}  LiteFS {node.url}  litefwd {node.mount}")
-        say("\nA new database, on the primary")
+        say("\nA new database, on a replica")
         create(cluster)
         say("\nA replica of LiteFS is read-only")
         refused(cluster)

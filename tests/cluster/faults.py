@@ -33,6 +33,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 import urllib.parse
 
 from cluster import HERE, HarnessError
@@ -45,9 +46,10 @@ class Fault:
         self.hits = 0
         self.seen = threading.Event()  # set with the first hit
         self.release = threading.Event()
-        self.lost = False  # what is held is lost at the release, with its connection
+        self.lost = False
 
     def lose(self):
+        """What is held is lost, what has passed has passed; both sides' connections are reset."""
         self.lost = True
         self.release.set()
 
@@ -69,6 +71,7 @@ class FaultProxy:
         self.url = "http://%s:%d" % self.listener.getsockname()
         self.faults = []
         self.requests = []
+        self.last = {}  # (method, path) -> when it was seen last
         self.mutex = threading.Lock()
         self.closing = threading.Event()
         self.sockets = set()
@@ -82,17 +85,24 @@ class FaultProxy:
             self.streams.set()
 
     def cut(self):
-        """Ends all connections that there are now, in both directions."""
+        """Ends all connections that there are now, in both directions. How many sockets that were."""
         with self.mutex:
             for sock in self.sockets:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
+            return len(self.sockets)
 
     def add(self, action, **options):
         fault = Fault(action, **options)
         with self.mutex:
             self.faults.append(fault)
         return fault
+
+    def remove(self, fault):
+        """It hits nothing any more; what it holds stays held."""
+        with self.mutex:
+            fault.times = 0
+            self.faults.remove(fault)
 
     def seen(self, method, path):
         with self.mutex:
@@ -144,6 +154,7 @@ class FaultProxy:
                 length = int(_header(head, "content-length") or 0)
                 with self.mutex:
                     self.requests.append((method, url.path, dict(urllib.parse.parse_qsl(url.query))))
+                    self.last[method, url.path] = time.monotonic()
                     fault = next((f for f in self.faults if f.matches(method, url.path)), None)
                     if fault:
                         fault.hits += 1
@@ -161,6 +172,8 @@ class FaultProxy:
                 if action == "hold_request":
                     fault.seen.set()
                     self._wait(fault, client)
+                    if fault.lost:
+                        return
                 if server is None:
                     server = socket.create_connection(self.target, 5)
                     server.settimeout(None)
@@ -178,6 +191,8 @@ class FaultProxy:
                         server.sendall(part)
                         fault.seen.set()
                         self._wait(fault, client)
+                        if fault.lost:
+                            return
                     else:
                         server.sendall(part)
                     buffer = buffer[len(part):]
@@ -270,10 +285,12 @@ class FaultProxy:
 class NetProxy:
     """tests/proxy in front of a node's LiteFS or gateway; the commands are at the top of proxy.c."""
 
-    def __init__(self, node, port=None, name="netproxy"):
+    def __init__(self, node, port=None, name="netproxy", target=None):
+        """target: "HOST:PORT" of something else instead."""
         cluster = node.cluster
         self.control = os.path.join(cluster.base, name)
-        argv = [_proxy_program(cluster), "--control", self.control, "127.0.0.1:0", f"{node.address}:{(port or cluster.port).number}"]
+        target = target or f"{node.address}:{(port or cluster.port).number}"
+        argv = [_proxy_program(cluster), "--control", self.control, "127.0.0.1:0", target]
         self.process = cluster.spawn(argv, stdout=subprocess.PIPE, name=name)
         line = self.process.stdout.readline().split()
         if len(line) != 2:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 
-from cluster import HarnessError
+from cluster import HarnessError, slow_factor
 from marks import note
 
 BIN = os.environ.get("TEST_BIN", os.path.join(os.getcwd(), "tests"))
@@ -22,7 +22,7 @@ ENV = {"A": "alpha", "B": "alpha", "C": "", "Q": "it's", "DQ": 'a"b', "LONG": "x
 
 def read_all(program, paths, *args, env=None):
     argv = [os.path.join(BIN, program), *args, *paths]
-    result = subprocess.run(argv, env=ENV if env is None else env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100, check=True)
+    result = subprocess.run(argv, env=ENV if env is None else env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100 * slow_factor(), check=True)
     lines = result.stdout.decode("utf-8").splitlines()
     if len(lines) != len(paths):
         raise HarnessError(f"{program}: {len(lines)} answers for {len(paths)} files")
@@ -101,14 +101,14 @@ def test_litefs_config__expansion_written_at_random__same():
     glue = ["$", "{", "}", "${", " ", "==", "!=", " == ", " != ", "'", '"', "''", '""', "\t", "\v", "\f", "\u00a0", "\u0085", "\u2003", "\u3000", "=", "!", "-", ".", "/", "*", "#",
             "@", "?", "$$", "$1", "1", "alpha", "it's", "$A", "${A}", "${ A }", "${A == 'alpha'}", '${Q != "x"}', "${A==B}"]
     texts = []
-    for _ in range(4000):
+    for _ in range(1500):
         value = "".join(rng.choice(words if rng.random() < 0.4 else glue) for _ in range(rng.randrange(1, 9)))
         # A block scalar takes what no other style takes; the indentation is for expansions to break.
         style = rng.choice(["fuse:\n  dir: |-\n    {}\n", "fuse:\n  dir: {}\n", "fuse: {{dir: '{}'}}\n", 'lease: {{consul: {{key: "{}"}}}}\n',
                             "lease: {{candidate: {}, type: static}}\n", "{}: {{dir: x}}\n"])
         texts.append(style.format(value))
     accepted, refused = compare(texts)
-    assert accepted > 1000 and refused > 100, (accepted, refused)
+    assert accepted > 400 and refused > 100, (accepted, refused)
     note(f"{accepted} files that LiteFS accepts, {refused} that it does not")
 
 
@@ -118,7 +118,7 @@ def test_litefs_config__sections_put_together_at_random__same():
     keys = {"fuse": ["dir", "allow-other"], "data": ["dir", "compress"], "http": ["addr"],
             "lease": ["type", "hostname", "advertise-url", "candidate", "promote", "<<"]}
     texts = []
-    for _ in range(3000):
+    for _ in range(1200):
         lines = ["tracing: &m {}"] if rng.random() < 0.1 else []
         for section in rng.sample(sorted(keys), rng.randrange(1, 5)):
             lines.append(f"{section}:" + (" &s" + section if rng.random() < 0.2 else ""))
@@ -137,7 +137,7 @@ def test_litefs_config__sections_put_together_at_random__same():
         if text.count("&x") <= 1:  # an anchor twice is YAML, but not libyaml's
             texts.append(text)
     accepted, refused = compare(texts)
-    assert accepted > 500 and refused > 100, (accepted, refused)
+    assert accepted > 500 and refused > 50, (accepted, refused)
     note(f"{accepted} files that LiteFS accepts, {refused} that it does not")
 
 

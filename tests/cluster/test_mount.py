@@ -39,7 +39,7 @@ class Namespace:
 dir={quoted["dir"]} mnt={quoted["mnt"]} fstab={quoted["fstab"]} db={quoted["db"]}
 mkdir -p $dir/machine $dir/sbin
 mount --bind /sbin/. $dir/machine
-for file in $dir/machine/*; do ln -sf $file $dir/sbin/; done
+ln -sf $dir/machine/* $dir/sbin/
 cp {quoted["litefwd"]} $dir/sbin/litefwd
 ln -sf litefwd $dir/sbin/mount.litefwd
 mount --bind $dir/sbin /sbin/.
@@ -251,6 +251,10 @@ def test_user__not_allowed__told_what_to_do():
         # LiteFS lets nobody in; nor does waiting help.
         code, _, err = namespace.run(f"as_user litefwd -o {options} {litefs} $mnt", check=False)
         assert code == 3 and "fuse.allow-other: true" in err, (code, err)
+        code, _, err = namespace.run(f"chmod 600 $dir/dev/fuse; as_user litefwd -o {options} {litefs} $mnt", check=False)
+        assert code == 1 and "/dev/fuse cannot be opened: Permission denied" in err, (code, err)
+        code, _, err = namespace.run(f"as_user env PATH=/nowhere $dir/sbin/litefwd -o {options} {litefs} $mnt", check=False)
+        assert code == 1 and "fusermount3 is missing" in err, (code, err)
         code, _, err = namespace.run(f"as_user litefwd -o {options},allow_other {litefs} $mnt", check=False)
         assert code == 1 and 'line "user_allow_other"' in err, (code, err)
         node.stop_litefs()
@@ -282,5 +286,35 @@ write one
 umount $mnt
 ! mounted
 """)
+        assert cluster.primary.pos(DB)[0] == before + 1
+        gone(cluster)
+
+
+def test_mount__options_in_litefwd_conf_alone__mounted():
+    """The file that is compiled in, found without being named: fstab then has nothing to say."""
+    with with_litefs(litefs_url=None, primary_url=None) as cluster:
+        create(cluster)
+        node = cluster.replicas[0]
+        namespace = Namespace(cluster, node, [f"none {node.mount} litefwd noauto,_netdev 0 0"])
+        conf = os.path.join(namespace.dir, "litefwd.conf")
+        with open(conf, "w", encoding="utf-8") as file:
+            file.write("# all of it\n\n" + node.litefwd_options(litefs_config=node.config_path, umask="077").replace(",", "\n") + "\n")
+        before = cluster.primary.pos(DB)[0]
+        _, out, _ = namespace.run(r"""
+path=$(litefwd --help | sed -n 's/^Options are read from \(.*\/litefwd.conf\), too.*/\1/p')
+etc=$(dirname "$path")
+cp -a "$etc" $dir/etc
+cp $dir/litefwd.conf $dir/etc/litefwd.conf
+mount --bind $dir/etc "$etc"
+mount $mnt
+write one
+stat -c %a $mnt/$db
+umount $mnt
+! mounted
+echo 'nonsense' >>$dir/etc/litefwd.conf
+! mount $mnt 2>$dir/err
+grep "$path:.*unknown option" $dir/err
+""")
+        assert out.startswith("600\n"), out
         assert cluster.primary.pos(DB)[0] == before + 1
         gone(cluster)

@@ -1,8 +1,11 @@
 /*
- * The command line, an argument a line, and the parsers of its values: durations, sizes, URLs, addresses, templates.
+ * The command line, an argument a line, the same as a litefwd.conf, and the parsers of its values: durations, sizes, URLs, addresses, templates.
  * A URL that is accepted stays one, and a hostname that is put into a template never makes another URL of it than one to that host.
  */
 #include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "fuzz.h"
 #include "litefs/role.h"
@@ -33,6 +36,31 @@ static void values(char *text)
 		MUST(url_is_base(url));
 }
 
+static void check(const struct settings *opt)
+{
+	MUST((opt->litefs_dir ? opt->litefs_dir[0] == '/' : opt->litefs_config != NULL) && opt->mountpoint &&
+	     opt->mountpoint[0] == '/' && opt->source && opt->halt_max_hold_ms >= 0 && opt->halt_max_hold_ms <= 15000 &&
+	     opt->halt_timeout_ms > 0 && !(opt->umask & ~0777u));
+}
+
+/* A litefwd.conf names no other one, and cannot make a command line incomplete. */
+static void config(const uint8_t *data, size_t size)
+{
+	char name[] = "litefwd", dir[] = "/l", point[] = "/m", path[64], *argv[] = {name, dir, point, NULL};
+	int fd = memfd_create("litefwd.conf", MFD_CLOEXEC);
+	struct settings opt;
+
+	MUST(fd >= 0 && pwrite(fd, data, size, 0) == (ssize_t)size && fchmod(fd, 0600) == 0);
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	options_init(&opt);
+	if (options_parse(&opt, 3, argv, path) == 0) {
+		check(&opt);
+		MUST(!opt.config && opt.litefs_dir);
+	}
+	options_fini(&opt);
+	close(fd);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *text = fuzz_text(data, size), *save = NULL, *argv[ARGS + 1] = {"litefwd"};
@@ -53,10 +81,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	options_init(&opt);
 	stderr = nowhere;
 	accepted = options_parse(&opt, argc, argv, NULL) == 0 && !opt.show_help && !opt.show_version;
+	config(data, size);
 	stderr = real;
 	if (accepted)
-		MUST(opt.litefs_dir && opt.litefs_dir[0] == '/' && opt.mountpoint && opt.mountpoint[0] == '/' &&
-		     opt.halt_max_hold_ms >= 0 && opt.halt_max_hold_ms <= 15000 && !(opt.umask & ~0777u));
+		check(&opt);
 	options_fini(&opt);
 	free(text);
 	return 0;

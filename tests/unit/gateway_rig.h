@@ -49,7 +49,8 @@ struct rig {
 	uint64_t caller, counter;
 	int port;
 	int get_result;
-	unsigned gets, puts;
+	bool is_open; /* db_find knows it */
+	unsigned gets, finds, puts;
 };
 
 struct rig *rig_new(void);

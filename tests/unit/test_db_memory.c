@@ -462,7 +462,7 @@ int main(int argc, char **argv)
 			if (curl_global_init_mem(CURL_GLOBAL_ALL, __wrap_malloc, free, __wrap_realloc, __wrap_strdup, __wrap_calloc) ||
 			    api_global_init())
 				return 1;
-				printf("%ld\n", live(&lives[i], atol(argv[2])));
+			printf("%ld\n", live(&lives[i], atol(argv[2])));
 			printf("failed at %p\n", atomic_load(&failed_at));
 			return 0;
 		}

@@ -5,6 +5,8 @@
 #include "wal_rig.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "litefs/api.h"
@@ -160,6 +162,126 @@ static void unknown__on_a_demoted_primary__committed_only_when_built_upon(void *
 	rig_free(r);
 }
 
+/* ---- another primary ---- */
+
+#define OTHER UINT64_C(0xBBBB000000000002)
+
+/* LiteFS here follows another node, which has what this one has. */
+static struct fake *fail_over(struct rig *r)
+{
+	struct fake *other = fake_start(OTHER);
+
+	fake_set_pos(other, "app.db", rig_pos(&r->a));
+	fake_set_cluster(other, r->role.state.cluster_id, "/nowhere");
+	pthread_mutex_lock(&r->role.mutex);
+	r->role.state.kind = ROLE_REPLICA;
+	snprintf(r->role.state.primary_url, sizeof r->role.state.primary_url, "%s", fake_url(other));
+	r->role.state.epoch++;
+	pthread_mutex_unlock(&r->role.mutex);
+	return other;
+}
+
+static void wait_for_body(struct rig *r)
+{
+	int64_t until = clock_now_ns() + LONG_NS;
+
+	while (!fake_bodies(r->primary, FAKE_TX) && clock_now_ns() < until)
+		clock_sleep_ns(NS_PER_MS);
+	assert_int_equal(fake_bodies(r->primary, FAKE_TX), 1);
+}
+
+/* The new primary has not got it. The old one has, and is the primary again before it has followed anybody. */
+static void failover__in_a_commit__what_the_new_primary_has_not_proves_nothing(void **state)
+{
+	static const struct fake_step stall = {.does = FAKE_STALL};
+	struct rig *r = start(false);
+	struct local *l = &r->a;
+	struct fake *other;
+	struct waiting w;
+
+	(void)state;
+	r->settings.commit_timeout_ms = 4 * (int)(LONG_NS / NS_PER_MS); /* it is not waited for */
+	wal_begin(l, 1);
+	fake_script(r->primary, FAKE_TX, &stall);
+	assert_int_equal(wal_write(l, 1, 'b', false, &w), DB_PARKED);
+	wait_for_body(r);
+	other = fail_over(r);
+	db_role_changed(l->db);
+	fake_set_up(r->primary, false);
+	assert_int_equal(await(&w), -EIO);
+	wal_end(l, 1);
+	assert_int_equal(rig_stat(l, "not_committed"), 0);
+	assert_int_equal(rig_stat(l, "unknown"), 1);
+	assert_int_equal(wal_latest(l, 2), 'a');
+	deliver(r);
+	assert_int_equal(wal_latest(l, 2), 'b');
+	assert_int_equal(rig_stat(l, "verdicts_committed"), 1);
+	assert_int_equal(count_open(l), 0);
+	rig_free(r);
+	fake_stop(other);
+}
+
+static void failover__after_the_answer_before_replication__nobody_waits_for_what_may_never_come(void **state)
+{
+	struct rig *r = start(false);
+	struct local *l = &r->a;
+	struct fake *other;
+	struct waiting w;
+
+	(void)state;
+	r->settings.commit_timeout_ms = 4 * (int)(LONG_NS / NS_PER_MS);
+	rig_hold(r, true);
+	wal_begin(l, 1);
+	assert_int_equal(wal_write(l, 1, 'b', false, &w), DB_PARKED);
+	wait_for_body(r);
+	other = fail_over(r);
+	db_role_changed(l->db);
+	assert_int_equal(await(&w), -EIO);
+	wal_end(l, 1);
+	assert_int_equal(rig_stat(l, "unknown"), 1);
+	assert_int_equal(rig_stat(l, "not_committed"), 0);
+	rig_hold(r, false);
+	rig_wait_applied(r, 1);
+	assert_int_equal(wal_latest(l, 2), 'b');
+	assert_int_equal(rig_stat(l, "verdicts_committed"), 1);
+	rig_free(r);
+	fake_stop(other);
+}
+
+/* The node was demoted while its own LiteFS applied it. role: whether litefwd has heard of that. */
+static void demote(bool heard, int64_t commit_timeout_ms)
+{
+	struct rig *r = start(true);
+	struct local *l = &r->a;
+	struct fake *other = NULL;
+
+	r->settings.commit_timeout_ms = (int)commit_timeout_ms;
+	wal_begin(l, 1);
+	if (heard)
+		other = fail_over(r);
+	assert_int_equal(fchmod(l->db_fd, 0444), 0); /* as LiteFS shows it on a replica */
+	assert_int_equal(wal_commit(l, 1, 'b'), -EIO);
+	wal_end(l, 1);
+	assert_int_equal(rig_stat(l, "unknown"), 1);
+	assert_int_equal(rig_stat(l, "not_committed"), 0);
+	assert_int_equal(count_open(l), 1);
+	rig_free(r);
+	if (other)
+		fake_stop(other);
+}
+
+static void demoted__in_its_own_commit__unknown_whatever_the_new_primary_has(void **state)
+{
+	(void)state;
+	demote(true, 4 * LONG_NS / NS_PER_MS);
+}
+
+static void demoted__in_its_own_commit_and_nobody_has_said_so__not_committed_by_its_own_word(void **state)
+{
+	(void)state;
+	demote(false, 1500);
+}
+
 static void unknown__open_at_the_end__said_to_be_so(void **state)
 {
 	struct rig *r = start(false);
@@ -197,6 +319,10 @@ int main(void)
 		cmocka_unit_test(unknown__comes_after_all__committed_and_the_others_not),
 		cmocka_unit_test(unknown__another_nodes_in_its_place__not_committed),
 		cmocka_unit_test(unknown__on_a_demoted_primary__committed_only_when_built_upon),
+		cmocka_unit_test(failover__in_a_commit__what_the_new_primary_has_not_proves_nothing),
+		cmocka_unit_test(failover__after_the_answer_before_replication__nobody_waits_for_what_may_never_come),
+		cmocka_unit_test(demoted__in_its_own_commit__unknown_whatever_the_new_primary_has),
+		cmocka_unit_test(demoted__in_its_own_commit_and_nobody_has_said_so__not_committed_by_its_own_word),
 		cmocka_unit_test(unknown__open_at_the_end__said_to_be_so),
 		cmocka_unit_test(clock__set_back_between_transactions__all_go_through),
 	};

@@ -366,7 +366,7 @@ int __wrap_upstream_gateway_new(const struct upstream_config *config, struct ups
 						.abort = gw_nothing, .free = gw_nothing, .hold_until = gw_hold_until,
 						.yield = gw_yield};
 
-	the->base = (struct upstream){&ops, UPSTREAM_GATEWAY, *config};
+	the->base = (struct upstream){.ops = &ops, .kind = UPSTREAM_GATEWAY, .config = *config};
 	*ret = &the->base;
 	return 0;
 }

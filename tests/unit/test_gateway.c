@@ -128,6 +128,22 @@ static void begin__free__is_granted_with_position(void **state)
 	close(fd);
 }
 
+static void begin__database_is_open__no_other_thread_is_asked(void **state)
+{
+	struct rig *rig = *state;
+	int fd = rig_connect(rig);
+
+	rig->is_open = true;
+	begin(rig, fd, BEGIN(5));
+	assert_int_equal(rig->finds, 1);
+	assert_int_equal(rig->gets, 0);
+	assert_int_equal(code_of(rig, fd, "POST", TX(5), "x"), GW_OK);
+	rig->is_open = false; /* or its opener is at work */
+	begin(rig, fd, BEGIN(6));
+	assert_int_equal(rig->gets, 1);
+	close(fd);
+}
+
 static void begin__refused_by_db__is_told_why(void **state)
 {
 	static const struct {
@@ -1023,6 +1039,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		STARTED(info__primary__says_who_it_is),
 		STARTED(begin__free__is_granted_with_position),
+		STARTED(begin__database_is_open__no_other_thread_is_asked),
 		STARTED(begin__refused_by_db__is_told_why),
 		STARTED(begin__no_such_database__is_unsupported),
 		STARTED(begin__not_primary__is_refused_without_db),

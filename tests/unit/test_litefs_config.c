@@ -191,6 +191,91 @@ static void load__environment__expanded_as_litefs_does(void **state)
 	litefs_config_fini(&c);
 }
 
+static void load__variable_not_set__named_where_it_matters(void **state)
+{
+	static const struct {
+		const char *text, *unset;
+	} cases[] = {
+		{"fuse:\n  dir: /l\nexec: 'run $LFT_NONE'\n", ""},
+		{"fuse:\n  dir: /l\nlease:\n  hostname: $LFT_NONE\n", "LFT_NONE"},
+		{"lease:\n  consul:\n    key: \"litefs/${ LFT_NONE }\"\n", "LFT_NONE"},
+		{"# é$LFT_A\n# $LFT_NONE\nlease:\n  hostname: é\n", ""},
+		{"x: $LFT_NL\nlease:\n  hostname: ${LFT_NONE}-1\n", "LFT_NONE"},
+		{"lease:\n  candidate: ${LFT_NONE == 'x'}\n  hostname: h\n", ""},
+		{"lease:\n  hostname: a$1b$$c${}d\n", ""},
+		{"lease:\n  hostname: '$LFT_EMPTY'\n", ""},
+		{"lease:\n  hostname: $HOSTNAME\n", ""},
+	};
+	struct litefs_config c = {0};
+
+	(void)state;
+	setenv("LFT_A", "alpha", 1);
+	setenv("LFT_NL", "|\n  a\n  b\n  c", 1);
+	setenv("LFT_EMPTY", "", 1);
+	unsetenv("LFT_NONE");
+	unsetenv("HOSTNAME");
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		assert_int_equal(load_text(cases[i].text, &c), 0);
+		assert_string_equal(c.unset, cases[i].unset);
+		litefs_config_fini(&c);
+	}
+}
+
+static void load__hostname_not_set__this_machines(void **state)
+{
+	struct litefs_config c = {0};
+	char name[300] = "";
+
+	(void)state;
+	assert_int_equal(gethostname(name, sizeof name - 1), 0);
+	unsetenv("HOSTNAME");
+	assert_int_equal(load_text("lease: {hostname: \"$HOSTNAME\"}\n", &c), 0);
+	assert_string_equal(c.lease_hostname, name);
+	litefs_config_fini(&c);
+	setenv("HOSTNAME", "other", 1);
+	assert_int_equal(load_text("lease: {hostname: \"$HOSTNAME\"}\n", &c), 0);
+	assert_string_equal(c.lease_hostname, "other");
+	litefs_config_fini(&c);
+}
+
+static void load__candidate__as_litefs_reads_it(void **state)
+{
+	static const struct {
+		const char *text;
+		bool candidate;
+	} cases[] = {{"true", true}, {"false", false}, {"~", true}, {"no", false}, {"On", true}, {"${LFT_A == 'alpha'}", true},
+		     {"${LFT_A != 'alpha'}", false}};
+	struct litefs_config c = {0};
+	char text[100];
+
+	(void)state;
+	setenv("LFT_A", "alpha", 1);
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		snprintf(text, sizeof text, "lease:\n  candidate: %s\n", cases[i].text);
+		assert_int_equal(load_text(text, &c), 0);
+		assert_true(c.lease_candidate == cases[i].candidate);
+		litefs_config_fini(&c);
+	}
+	assert_int_equal(load_text("lease:\n  candidate: perhaps\n", &c), -EBADMSG);
+	assert_non_null(strstr(c.message, "line 2: must be true or false"));
+}
+
+static void load__not_expanded__as_it_stands(void **state)
+{
+	struct litefs_config c = {0};
+	char path[] = "/tmp/litefwd-test-config-XXXXXX";
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_int_equal(write(fd, "fuse: {dir: /$LFT_A}\n", 21), 21);
+	close(fd);
+	assert_int_equal(litefs_config_load(path, false, &c), 0);
+	assert_string_equal(c.fuse_dir, "/$LFT_A");
+	assert_string_equal(c.unset, "");
+	litefs_config_fini(&c);
+	unlink(path);
+}
+
 static void load__aliases_and_merges__followed(void **state)
 {
 	struct litefs_config c = {0};
@@ -203,6 +288,10 @@ static void load__aliases_and_merges__followed(void **state)
 	assert_string_equal(c.data_dir, "/a");
 	assert_string_equal(c.lease_type, "static");
 	assert_string_equal(c.lease_advertise_url, "h");
+	litefs_config_fini(&c);
+	/* Of a list the first that has it. */
+	assert_int_equal(load_text("fuse: &f {dir: /a}\ndata: {<<: [{x: 1}, *f, {dir: /c}]}\n", &c), 0);
+	assert_string_equal(c.data_dir, "/a");
 	litefs_config_fini(&c);
 }
 
@@ -318,6 +407,10 @@ int main(void)
 		cmocka_unit_test(load__http_addr__url_that_reaches_it),
 		cmocka_unit_test(load__http_addr_without_port__ebadmsg),
 		cmocka_unit_test(load__environment__expanded_as_litefs_does),
+		cmocka_unit_test(load__variable_not_set__named_where_it_matters),
+		cmocka_unit_test(load__hostname_not_set__this_machines),
+		cmocka_unit_test(load__candidate__as_litefs_reads_it),
+		cmocka_unit_test(load__not_expanded__as_it_stands),
 		cmocka_unit_test(load__aliases_and_merges__followed),
 		cmocka_unit_test(load__no_litefs_yml__ebadmsg_and_unchanged),
 		cmocka_unit_test(load__hostile_sizes__bounded),

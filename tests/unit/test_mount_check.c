@@ -1,5 +1,6 @@
 /* What mount_check reads and decides without mounting: the mount table, fuse.conf, the paths, the lock file. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +14,7 @@
 #include <cmocka.h>
 #include <dirent.h>
 
+#include "base/clock.h"
 #include "prog/mount_check.h"
 
 /* A private directory for each test. */
@@ -242,6 +244,30 @@ static void lock__second_for_the_same_directory__ebusy(void **state)
 	free(opt.state_dir);
 }
 
+static void *close_later(void *arg)
+{
+	clock_sleep_ns(200 * NS_PER_MS);
+	close(*(int *)arg);
+	return NULL;
+}
+
+static void lock__given_up_by_one_that_ends__had(void **state)
+{
+	struct settings opt = {.litefs_dir = in_dir("l"), .state_dir = in_dir("s"), .wait_ms = 60000};
+	int first = -1, second = -1;
+	pthread_t thread;
+
+	(void)state;
+	make_subdir("l");
+	assert_int_equal(mount_check_lock(&opt, &first), 0);
+	assert_int_equal(pthread_create(&thread, NULL, close_later, &first), 0);
+	assert_int_equal(mount_check_lock(&opt, &second), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	close(second);
+	free(opt.litefs_dir);
+	free(opt.state_dir);
+}
+
 static void lock__two_directories__independent(void **state)
 {
 	struct settings one = {.litefs_dir = in_dir("l"), .state_dir = in_dir("s")};
@@ -374,6 +400,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(mountpoint__a_file__enotdir, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(mountpoint__in_or_around_litefs_dir__refused, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(lock__second_for_the_same_directory__ebusy, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(lock__given_up_by_one_that_ends__had, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(lock__two_directories__independent, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(lock__state_dir_impossible__error, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(lock__made_or_found__for_nobody_else, make_dir, remove_dir),

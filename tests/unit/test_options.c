@@ -7,11 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "prog/options.h"
+#include "prog/options_table.h"
 
 #define MAX_ARGS 16
 
@@ -277,6 +279,17 @@ static void gateway__open_to_others__needs_a_secret(void **state)
 	}
 }
 
+static void bounds__beyond__refused(void **state)
+{
+	(void)state;
+	assert_refused("halt_timeout=0");
+	assert_refused("halt_timeout=9ms");
+	assert_refused("commit_timeout=99ms");
+	assert_refused("commit_timeout=off");
+	assert_refused("spool_threshold=65G");
+	assert_refused("wait=25h");
+}
+
 static void holds__longer_than_halt_lives__refused(void **state)
 {
 	(void)state;
@@ -340,6 +353,61 @@ static void mount_helper__letters_of_mount__understood(void **state)
 	options_fini(&opt);
 	assert_int_equal(parse(&opt, "/sbin/mount.litefwd", "/l", "/m", "-o", "nonsense", NULL), -EINVAL);
 	options_fini(&opt);
+	assert_int_equal(parse(&opt, "mount.litefwd", "/l", "/m", "-fnv", NULL), 0);
+	assert_true(opt.as_mount && opt.fake);
+	assert_false(opt.foreground);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "mount.litefwd", "/l", "/m", "-fd", NULL), -EINVAL);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "mount.litefwd", "/l", "/m", "-t", NULL), -EINVAL);
+	options_fini(&opt);
+}
+
+static void mount_helper__options_about_programs__last_wins(void **state)
+{
+	static const struct {
+		const char *list;
+		bool no_exec;
+	} rows[] = {{"rw", false},	  {"noexec", true},	  {"user", true},	{"user=joe", true},    {"users", true},
+		    {"owner", true},	  {"group", true},	  {"users,exec", false}, {"noexec,defaults", false}, {"exec,noexec", true},
+		    {"nouser", false}};
+	struct settings opt;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		assert_int_equal(PARSE_O(&opt, rows[i].list), 0);
+		assert_true(opt.no_exec == rows[i].no_exec);
+		options_fini(&opt);
+	}
+	assert_refused("remount");
+}
+
+/* ---- LITEFS_DIR left out ---- */
+
+static void litefs_dir__left_out_or_none__litefs_config_says_it(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(parse(&opt, "litefwd", "-o", "litefs_config=/c", "/m", NULL), 0);
+	assert_null(opt.litefs_dir);
+	assert_string_equal(opt.source, "none");
+	assert_string_equal(opt.mountpoint, "/m");
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "none", "/m", "-o", "litefs_config=/c", NULL), 0);
+	assert_null(opt.litefs_dir);
+	assert_string_equal(opt.source, "none");
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "/l", "/m", "-o", "litefs_config=/c", NULL), 0);
+	assert_string_equal(opt.litefs_dir, "/l");
+	assert_string_equal(opt.source, "/l");
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "/m", NULL), -EINVAL);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "none", "/m", NULL), -EINVAL);
+	options_fini(&opt);
+	assert_int_equal(parse(&opt, "litefwd", "-o", "litefs_config=/c", NULL), -EINVAL);
+	options_fini(&opt);
 }
 
 /* ---- litefs.yml ---- */
@@ -374,6 +442,230 @@ static const char static_config[] = "fuse:\n  dir: /l\n"
 				    "http:\n  addr: \":30303\"\n"
 				    "lease:\n  type: static\n  hostname: db1\n"
 				    "  advertise-url: http://db1:30303\n  candidate: true\n";
+
+static void resolve__litefs_dir_left_out__fuse_dir(void **state)
+{
+	static const char static_lease[] = "lease: {type: static}\n";
+	char *path = write_config(static_config), *list = NULL;
+	struct settings opt;
+
+	(void)state;
+	assert_true(asprintf(&list, "litefs_config=%s", path) > 0);
+	assert_int_equal(parse(&opt, "litefwd", "-o", list, "/m", NULL), 0);
+	assert_int_equal(options_resolve(&opt), 0);
+	assert_string_equal(opt.litefs_dir, "/l");
+	options_fini(&opt);
+	unlink(path);
+	free(path);
+	free(list);
+	/* LiteFS has a default. */
+	path = write_config(static_lease);
+	assert_true(asprintf(&list, "litefs_config=%s", path) > 0);
+	assert_int_equal(parse(&opt, "litefwd", "-o", list, "none", "/m", NULL), 0);
+	assert_int_equal(options_resolve(&opt), 0);
+	assert_string_equal(opt.litefs_dir, "/litefs");
+	options_fini(&opt);
+	unlink(path);
+	free(path);
+	free(list);
+}
+
+static void resolve__static_replica_without_url__refused(void **state)
+{
+	static const char config[] = "lease: {type: static, candidate: false}\n";
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(resolve(&opt, config, ""), -EINVAL);
+	options_fini(&opt);
+	assert_int_equal(resolve(&opt, config, "primary_url=http://{hostname}:1"), 0);
+	options_fini(&opt);
+	assert_int_equal(resolve(&opt, "lease: {type: static}\n", ""), 0); /* it is the primary itself */
+	options_fini(&opt);
+}
+
+static void resolve__fuse_dir_relative__refused_unless_given(void **state)
+{
+	char *path = write_config("fuse: {dir: l}\nlease: {type: static}\n"), *list = NULL;
+	struct settings opt;
+
+	(void)state;
+	assert_true(asprintf(&list, "litefs_config=%s", path) > 0);
+	assert_int_equal(parse(&opt, "litefwd", "-o", list, "/m", NULL), 0);
+	assert_int_equal(options_resolve(&opt), -EINVAL);
+	options_fini(&opt);
+	assert_int_equal(PARSE_O(&opt, list), 0);
+	assert_int_equal(options_resolve(&opt), 0);
+	assert_string_equal(opt.litefs_dir, "/l");
+	options_fini(&opt);
+	unlink(path);
+	free(path);
+	free(list);
+}
+
+static void resolve__environment__expanded_unless_told(void **state)
+{
+	static const char config[] = "lease: {type: static, hostname: $LFT_NAME}\n";
+	struct settings opt;
+
+	(void)state;
+	setenv("LFT_NAME", "db7", 1);
+	assert_int_equal(resolve(&opt, config, ""), 0);
+	assert_string_equal(opt.lease_hostname, "db7");
+	options_fini(&opt);
+	assert_int_equal(resolve(&opt, config, "no_expand_env"), 0);
+	assert_string_equal(opt.lease_hostname, "$LFT_NAME");
+	options_fini(&opt);
+}
+
+/* ---- names ---- */
+
+static void names__misspelt__nearest(void **state)
+{
+	static const struct {
+		const char *text, *nearest;
+	} rows[] = {
+		{"hault_timeout", "halt_timeout"}, {"halt_timout", "halt_timeout"}, {"allowother", "allow_other"},
+		{"litefs-config", "litefs_config"}, {"linger", "halt_linger"}, {"primary", "primary_url"}, {"umaks", "umask"},
+		{"nonsense", NULL}, {"x", NULL}, {"", NULL}, {"r", NULL},
+		{"0123456789012345678901234567890123456789012345678901234567890123456789", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		const struct option *option = option_nearest(rows[i].text, strlen(rows[i].text));
+
+		if (rows[i].nearest) {
+			assert_non_null(option);
+			assert_string_equal(option->name, rows[i].nearest);
+		} else {
+			assert_null(option);
+		}
+	}
+}
+
+/* ---- litefwd.conf ---- */
+
+/* As litefwd -o list /l /m with text in its litefwd.conf; opt must be given to options_fini(). */
+static int parse_with_conf(struct settings *opt, const char *text, const char *list)
+{
+	char *path = write_config(text);
+	char *argv[] = {(char[]){"litefwd"}, (char[]){"/l"}, (char[]){"/m"}, (char[]){"-o"}, strdup(list), NULL};
+	int ret;
+
+	options_init(opt);
+	ret = options_parse(opt, 5, argv, path);
+	unlink(path);
+	free(path);
+	free(argv[4]);
+	return ret;
+}
+
+static void conf__its_options__applied_and_the_command_line_wins(void **state)
+{
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(parse_with_conf(&opt, "# a comment, 1 = 2\n\n  halt_timeout = 2s  \nallow_other\r\n\tro\n"
+					       "state_dir=/a b,c\nwait=3s\nwait=4s\n#wait=5s\nspool_dir=/x", "halt_timeout=7s,rw"), 0);
+	assert_int_equal(opt.halt_timeout_ms, 7000);
+	assert_true(opt.allow_other);
+	assert_false(opt.ro);
+	assert_string_equal(opt.state_dir, "/a b,c");
+	assert_int_equal(opt.wait_ms, 4000);
+	assert_string_equal(opt.spool_dir, "/x");
+	options_fini(&opt);
+	/* What it says of litefs.yml is as good. */
+	assert_int_equal(parse_with_conf(&opt, "litefs_config = /c\n", "ro"), 0);
+	assert_string_equal(opt.litefs_config, "/c");
+	options_fini(&opt);
+}
+
+static void conf__named__instead_of_the_default(void **state)
+{
+	char *path = write_config("wait = 9s\n"), *list = NULL;
+	struct settings opt;
+
+	(void)state;
+	assert_true(asprintf(&list, "config=%s", path) > 0);
+	assert_int_equal(parse_with_conf(&opt, "wait = 1s\nhalt_timeout = 1s\n", list), 0);
+	assert_int_equal(opt.wait_ms, 9000);
+	assert_int_equal(opt.halt_timeout_ms, 10000);
+	options_fini(&opt);
+	assert_int_equal(parse_with_conf(&opt, "nonsense\n", "config=/dev/null"), 0);
+	options_fini(&opt);
+	unlink(path);
+	free(path);
+	free(list);
+}
+
+static void conf__no_litefwd_conf__refused(void **state)
+{
+	static const char *const texts[] = {"nonsense\n", "ro = 1\n", "wait\n", "wait = 10\n", "halt_max_hold = 1m\n", "config = /x\n",
+					    "allow_other,ro\n", "allow other\n", "= 1\n", "[/data]\n", "\"wait\" = 1s\n"};
+	struct settings opt;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+		assert_int_equal(parse_with_conf(&opt, texts[i], "rw"), -EINVAL);
+		options_fini(&opt);
+	}
+}
+
+static void conf__missing__default_may_be(void **state)
+{
+	char name[] = "litefwd", l[] = "/l", m[] = "/m", o[] = "-oconfig=/nonexistent/litefwd.conf", *argv[] = {name, l, m, o, NULL};
+	struct settings opt;
+
+	(void)state;
+	options_init(&opt);
+	assert_int_equal(options_parse(&opt, 3, argv, "/nonexistent/litefwd.conf"), 0);
+	options_fini(&opt);
+	options_init(&opt);
+	assert_int_equal(options_parse(&opt, 4, argv, NULL), -ENOENT);
+	options_fini(&opt);
+	options_init(&opt);
+	assert_int_equal(options_parse(&opt, 3, argv, "/"), -EISDIR);
+	options_fini(&opt);
+}
+
+static void conf__others_may_write__refused(void **state)
+{
+	char name[] = "litefwd", l[] = "/l", m[] = "/m", *argv[] = {name, l, m, NULL}, *path = write_config("ro\n");
+	struct settings opt;
+
+	(void)state;
+	assert_int_equal(chmod(path, 0646), 0);
+	options_init(&opt);
+	assert_int_equal(options_parse(&opt, 3, argv, path), -EPERM);
+	options_fini(&opt);
+	assert_int_equal(chmod(path, 0644), 0);
+	options_init(&opt);
+	assert_int_equal(options_parse(&opt, 3, argv, path), 0);
+	assert_true(opt.ro);
+	options_fini(&opt);
+	/* Only root can give a file away. */
+	if (geteuid() == 0) {
+		assert_int_equal(chown(path, 65534, 65534), 0);
+		options_init(&opt);
+		assert_int_equal(options_parse(&opt, 3, argv, path), -EPERM);
+		options_fini(&opt);
+	}
+	unlink(path);
+	free(path);
+}
+
+static void conf__help_asked__not_read(void **state)
+{
+	char name[] = "litefwd", help[] = "--help", *argv[] = {name, help, NULL};
+	struct settings opt;
+
+	(void)state;
+	options_init(&opt);
+	assert_int_equal(options_parse(&opt, 2, argv, "/"), 0);
+	assert_true(opt.show_help);
+	options_fini(&opt);
+}
 
 static void resolve__no_config__default_url(void **state)
 {
@@ -472,16 +764,30 @@ int main(void)
 		cmocka_unit_test(numbers__malformed__refused),
 		cmocka_unit_test(gateway__no_address__refused),
 		cmocka_unit_test(gateway__open_to_others__needs_a_secret),
+		cmocka_unit_test(bounds__beyond__refused),
 		cmocka_unit_test(holds__longer_than_halt_lives__refused),
 		cmocka_unit_test(paths__relative__made_absolute),
 		cmocka_unit_test(letters__given__set_flags),
 		cmocka_unit_test(mount_helper__letters_of_mount__understood),
+		cmocka_unit_test(mount_helper__options_about_programs__last_wins),
+		cmocka_unit_test(litefs_dir__left_out_or_none__litefs_config_says_it),
+		cmocka_unit_test(names__misspelt__nearest),
+		cmocka_unit_test(conf__its_options__applied_and_the_command_line_wins),
+		cmocka_unit_test(conf__named__instead_of_the_default),
+		cmocka_unit_test(conf__no_litefwd_conf__refused),
+		cmocka_unit_test(conf__missing__default_may_be),
+		cmocka_unit_test(conf__others_may_write__refused),
+		cmocka_unit_test(conf__help_asked__not_read),
 		cmocka_unit_test(resolve__no_config__default_url),
 		cmocka_unit_test(resolve__static_lease__fills_url_and_lease),
 		cmocka_unit_test(resolve__option_given__wins_over_config),
 		cmocka_unit_test(resolve__consul_lease__where_to_ask),
 		cmocka_unit_test(resolve__consul_that_cannot_be_asked__needs_primary_url),
 		cmocka_unit_test(resolve__broken_config__refused),
+		cmocka_unit_test(resolve__litefs_dir_left_out__fuse_dir),
+		cmocka_unit_test(resolve__static_replica_without_url__refused),
+		cmocka_unit_test(resolve__fuse_dir_relative__refused_unless_given),
+		cmocka_unit_test(resolve__environment__expanded_unless_told),
 	};
 
 	return cmocka_run_group_tests_name("options", tests, NULL, NULL);

@@ -16,6 +16,7 @@
 #include "fake/fake_litefs.h"
 #include "litefs/api.h"
 #include "litefs/gw_auth.h"
+#include "litefs/gw_conns.h"
 #include "litefs/gw_proto.h"
 #include "litefs/upstream.h"
 
@@ -28,6 +29,7 @@
 #define GRANT(pos, tx) \
 	"{\"litefwd\":1,\"pos\":\"" pos "\",\"lease_ms\":5000,\"waiting\":0,\"server\":\"00000000000000aa\",\"tx\":[" tx "]}\n"
 #define RESULT(pos, yield) "{\"litefwd\":1,\"outcome\":\"committed\",\"pos\":\"" pos "\",\"waiting\":0,\"yield\":" yield "}\n"
+#define ENDED "{\"litefwd\":1}\n"
 #define ERROR(code) "{\"litefwd\":1,\"error\":\"" code "\",\"text\":\"why\"}\n"
 #define P5 "0000000000000005-8000000000000055"
 #define P6 "0000000000000006-8000000000000066"
@@ -63,7 +65,8 @@ struct ctx {
 	struct fake *fake;
 	struct role role;
 	struct settings settings;
-	struct upstream *up;
+	struct gw_conns *conns;
+	struct upstream *up, *other; /* other: of another database, or NULL */
 	unsigned sent;
 };
 
@@ -72,6 +75,9 @@ static int setup_with(void **state, const struct gw_secret *with)
 	struct ctx *c = calloc(1, sizeof *c);
 	struct upstream_config config = {.settings = &c->settings, .gw_secret = with, .name = "t.db", .node_id = 7, .role = &c->role};
 
+	assert_int_equal(gw_conns_new(&c->conns), 0);
+	config.gw_conns = c->conns;
+
 	c->fake = fake_start(1);
 	pthread_mutex_init(&c->role.mutex, NULL);
 	c->role.state.kind = ROLE_REPLICA;
@@ -79,7 +85,9 @@ static int setup_with(void **state, const struct gw_secret *with)
 	strcpy(c->role.state.cluster_id, "LFSC1");
 	snprintf(c->role.state.gateway_url, sizeof c->role.state.gateway_url, "%s", fake_url(c->fake));
 	*state = c;
-	return upstream_new(&config, UPSTREAM_GATEWAY, &c->up);
+	assert_int_equal(upstream_new(&config, UPSTREAM_GATEWAY, &c->up), 0);
+	config.name = "other.db";
+	return upstream_new(&config, UPSTREAM_GATEWAY, &c->other);
 }
 
 static int setup(void **state)
@@ -97,6 +105,8 @@ static int teardown(void **state)
 	struct ctx *c = *state;
 
 	upstream_free(c->up);
+	upstream_free(c->other);
+	gw_conns_free(c->conns);
 	fake_stop(c->fake);
 	pthread_mutex_destroy(&c->role.mutex);
 	free(c);
@@ -185,6 +195,49 @@ static void good_path__each_asked_once_and_bundle_brought(void **state)
 	assert_int_equal(fake_count(c->fake, FAKE_UNHALT), 1);
 	assert_int_equal(fake_connections(c->fake), 1);
 	assert_true(upstream_rtt_ns(c->up) > 0 && upstream_max_tx_bytes(c->up) == UINT64_MAX);
+}
+
+static void several_databases__one_after_the_other__share_a_connection(void **state)
+{
+	struct ctx *c = *state;
+	struct upstream_grant grant;
+	char head[4096];
+
+	hold(c);
+	answer(c, FAKE_UNHALT, 200, ENDED);
+	upstream_end(c->up);
+	answer(c, FAKE_HALT, 200, GRANT(P6, ""));
+	assert_int_equal(upstream_begin(c->other, pos6, clock_now_ns() + LONG_NS, &grant), 0);
+	fake_last_request(c->fake, FAKE_HALT, head, sizeof head);
+	assert_non_null(strstr(head, "name=other.db&"));
+	answer(c, FAKE_UNHALT, 200, ENDED);
+	upstream_end(c->other);
+	assert_int_equal(fake_count(c->fake, FAKE_INFO), 1);
+	assert_int_equal(fake_count(c->fake, FAKE_UNHALT), 2);
+	assert_int_equal(fake_connections(c->fake), 1);
+}
+
+static void several_databases__at_once__each_has_its_own(void **state)
+{
+	struct ctx *c = *state;
+	struct upstream_grant grant;
+
+	hold(c);
+	answer(c, FAKE_INFO, 200, INFO("1", "true", "LFSC1"));
+	answer(c, FAKE_HALT, 200, GRANT(P5, ""));
+	assert_int_equal(upstream_begin(c->other, pos5, clock_now_ns() + LONG_NS, &grant), 0);
+	assert_int_equal(fake_connections(c->fake), 2);
+	/* An abort is of one, and not of whoever has its connection later. */
+	upstream_abort(c->other);
+	answer(c, FAKE_TX, 200, RESULT(P6, "false"));
+	assert_int_equal(commit(c), OUTCOME_COMMITTED);
+	answer(c, FAKE_UNHALT, 200, ENDED);
+	upstream_end(c->other);
+	answer(c, FAKE_UNHALT, 200, ENDED);
+	upstream_end(c->up);
+	answer(c, FAKE_HALT, 200, GRANT(P5, ""));
+	assert_int_equal(begin(c, &grant), 0);
+	upstream_end(c->up);
 }
 
 static void begin__who_is_there__as_it_says(void **state)
@@ -473,6 +526,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(good_path__each_asked_once_and_bundle_brought),
+		T(several_databases__one_after_the_other__share_a_connection),
+		T(several_databases__at_once__each_has_its_own),
 		T(begin__who_is_there__as_it_says),
 		T(begin__refused_or_hostile__mapped_and_nothing_held),
 		T(begin__aborted_in_the_queue__ecanceled_and_told),

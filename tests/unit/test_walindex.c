@@ -692,14 +692,17 @@ static void publish__not_there_or_twice__einval_and_unchanged(void **state)
 	vwal_fini(&w);
 }
 
-/* However it is cut: of the entries that we published nothing changes, of the writer's in progress all is taken. */
+/*
+ * However it is cut: of the entries that we published nothing changes, of the writer's in progress all is taken, and what can be of no
+ * frame that was written since is not: from a page that was copied before we cleared it.
+ */
 static void write__late_once_a_client_writes__published_entries_stay(void **state)
 {
 	static const size_t cuts[] = {1, 7, 4096, WALINDEX_BLOCK_SIZE};
 	struct walindex *index = *state;
 	uint8_t page[PAGE] = {1}, head[24], want[WALINDEX_BLOCK_SIZE], old[WALINDEX_BLOCK_SIZE];
 	const uint32_t pgno = 9;
-	const uint16_t ours = 2, theirs = 4;
+	const uint16_t ours = 2, theirs = 4, nobodys = 5;
 	uint32_t sum[2] = {1, 2}, commit;
 
 	for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
@@ -717,12 +720,15 @@ static void write__late_once_a_client_writes__published_entries_stay(void **stat
 		w.committed = 3;
 		wal_frame_encode(9, 0, w.salt, page, PAGE, sum, head);
 		assert_int_equal(vwal_write(&w, (uint64_t)wal_frame_offset(4, PAGE), head, 24, &commit), 0);
+		assert_int_equal(vwal_write(&w, (uint64_t)wal_frame_offset(4, PAGE) + 24, page, PAGE, &commit), 0);
 		memcpy(want, index->data, sizeof want);
 		memcpy(old + 16384 + 100, &ours, 2); /* of an earlier generation */
 		for (int both = 0; both < 2; both++) {
 			memcpy((both ? want : old) + 16384 + 200, &theirs, 2);
 			memcpy((both ? want : old) + 136 + 3 * 4, &pgno, 4);
 		}
+		memcpy(old + 16384 + 300, &nobodys, 2);
+		memcpy(old + 136 + 4 * 4, &pgno, 4);
 		/* The header's own rule is another test's. */
 		memcpy(old, want, WALINDEX_HEADER_SIZE);
 		for (size_t off = 0; off < sizeof old; off += cuts[i])

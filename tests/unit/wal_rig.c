@@ -45,13 +45,32 @@ int __wrap_lfs_files_keep_wal(struct lfs_files *files)
 	return __wrap_lfs_files_open_wal(files);
 }
 
+_Atomic(void (*)(void)) gateway_begun;
+static const struct upstream_ops *remote_ops;
+
+static int gateway_begin(struct upstream *up, struct pos have, int64_t until_ns, struct upstream_grant *ret)
+{
+	int err = remote_ops->begin(up, have, until_ns, ret);
+	void (*begun)(void) = err ? NULL : atomic_exchange(&gateway_begun, NULL);
+
+	if (begun)
+		begun();
+	return err;
+}
+
 int __wrap_upstream_gateway_new(const struct upstream_config *config, struct upstream **ret)
 {
+	static struct upstream_ops ops;
 	int err = upstream_remote_new(config, UPSTREAM_REMOTE, ret);
 
-	if (!err)
-		(*ret)->kind = UPSTREAM_GATEWAY;
-	return err;
+	if (err)
+		return err;
+	remote_ops = (*ret)->ops;
+	ops = *remote_ops;
+	ops.begin = gateway_begin;
+	(*ret)->ops = &ops;
+	(*ret)->kind = UPSTREAM_GATEWAY;
+	return 0;
 }
 
 /* ---- clients, as SQLite in WAL mode ---- */

@@ -12,6 +12,8 @@
 #include "rollback_rig.h"
 
 extern atomic_bool litefs_gone;
+/* Called once, in the upstream worker, when the gateway's begin has just had it and nobody knows yet; then NULL again. */
+extern _Atomic(void (*)(void)) gateway_begun;
 
 int wal_lock(struct local *l, uint64_t id, enum lock_file file, short type, int64_t first, int64_t n, struct waiting *w);
 int wal_shm_lock(struct local *l, uint64_t id, short type, int byte); /* waits */
