@@ -465,6 +465,17 @@ def test_rpm__built_from_the_same_tarball__has_what_the_deb_has(_place):
     assert "fuse.litefwd" in scripts
 
 
+def test_install__rpm__scriptlets_run_and_erasing_leaves_nothing(place):
+    """By this machine's rpm into a Debian's tree, without its dependencies: a distribution with rpm is not to be had here."""
+    tree = place.tree(place.fresh[0])
+    rpm = ["rpm", "--root", tree.root, "--nodeps", "--nosignature"]
+    host([*rpm, "-i", RPM])
+    assert os.path.exists(tree.path("/usr/sbin/litefwd"))
+    host([*rpm, "-e", "litefwd"])
+    left = [os.path.join(directory, name) for directory, _, names in os.walk(tree.upper) for name in names if "litefwd" in name]
+    assert left == [], left
+
+
 # ---------------------------------------------------------------- the container recipe
 
 def dockerfile(path):
