@@ -154,6 +154,10 @@ def test_replica_held_up_by_a_reader__halt__its_lag_is_shown():
         insert_until_ok(node, "after")
         assert node.counters(DB)["lag_transactions"] == 0
         assert sample(node, "litefwd_position_txid", db=DB, at="litefs") == node.pos(DB)[0]
+        # Where LiteFS stands is known though nobody here looks at the database: it tells of each transaction.
+        cluster.sql_direct(cluster.primary, DB, "INSERT INTO t VALUES ('elsewhere')")
+        cluster.wait_converged(DB)
+        wait_until("it is seen", lambda: sample(node, "litefwd_position_txid", db=DB, at="litefs") == node.pos(DB)[0], 30, every=0.1)
 
 
 @bound(120)

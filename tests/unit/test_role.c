@@ -31,6 +31,9 @@ struct ctx {
 	struct role_state last;
 	unsigned changes;
 	bool out_of_order;
+	/* and on_tx */
+	char tx_db[64];
+	struct pos tx_pos;
 };
 
 static void on_change(void *arg, const struct role_state *s)
@@ -42,6 +45,16 @@ static void on_change(void *arg, const struct role_state *s)
 		c->out_of_order = true;
 	c->last = *s;
 	c->changes++;
+	pthread_mutex_unlock(&c->mutex);
+}
+
+static void on_tx(void *arg, const char *db, struct pos pos)
+{
+	struct ctx *c = arg;
+
+	pthread_mutex_lock(&c->mutex);
+	snprintf(c->tx_db, sizeof c->tx_db, "%s", db);
+	c->tx_pos = pos;
 	pthread_mutex_unlock(&c->mutex);
 }
 
@@ -89,6 +102,25 @@ static bool until(struct ctx *c, enum role_kind kind, const char *hostname, cons
 		clock_sleep_ns(NS_PER_MS);
 	} while (clock_now_ns() < end);
 	return false;
+}
+
+static void events__transaction__told_with_its_position(void **state)
+{
+	struct ctx *c = *state;
+	int64_t end = clock_now_ns() + 20 * NS_PER_S;
+	struct pos pos = {7, UINT64_C(0x8000000000000077)};
+	bool seen = false;
+
+	c->config.on_tx = on_tx;
+	start(c);
+	while (!seen && clock_now_ns() < end) {
+		fake_set_pos(c->fake, "a.db", pos); /* again, for the stream may not have begun */
+		clock_sleep_ns(5 * NS_PER_MS);
+		pthread_mutex_lock(&c->mutex);
+		seen = !strcmp(c->tx_db, "a.db") && pos_equal(c->tx_pos, pos);
+		pthread_mutex_unlock(&c->mutex);
+	}
+	assert_true(seen);
 }
 
 static void start__unusable_config__einval(void **state)
@@ -573,6 +605,7 @@ static void get__while_it_changes__consistent(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(events__transaction__told_with_its_position),
 		TEST(start__unusable_config__einval),
 		TEST(primary__told),
 		TEST(replica__url_from_template),
