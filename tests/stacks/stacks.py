@@ -131,6 +131,8 @@ STACKS = (
           pooled=True),
     Stack("PHP PDO", "php", ["php", "{dir}/app.php"], build=(["php", "-r", "new PDO('sqlite::memory:');"],), journal="delete"),
     Stack("Ecto's SQL", "ecto", ["elixir", "{dir}/app.exs"], build=(["elixir", "-e", "{:ok, _} = :sqlite3.open(:anonymous, [:in_memory])"],)),
+    # Only where somebody has it: no registry that the tests may use has ecto_sqlite3.
+    Stack("Ecto", "ecto", ["elixir", "{dir}/ecto.exs"], build=(["elixir", "-e", "{:ok, _} = Application.ensure_all_started(:ecto_sqlite3)"],)),
     Stack("Rust rusqlite", "rust", ["{dir}/target/debug/litefwd-stack"], build=(["nice", "cargo", "build", "--locked", "--quiet"],)),
     Stack("Java sqlite-jdbc", "java", ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "{dir}/classes:{dir}/lib/*", "shop.App"],
           install=(["mvn", "--batch-mode", "--quiet", "dependency:copy-dependencies", "-DoutputDirectory=lib"],
