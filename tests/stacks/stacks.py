@@ -19,7 +19,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-MANIFESTS = ("package.json", "package-lock.json", "requirements.txt", "pom.xml", "lib.sha256")
+MANIFESTS = ("install.sh", "package.json", "package-lock.json", "requirements.txt", "pom.xml", "lib.sha256")
 STEPS = ("migrations", "crud", "transaction", "bulk", "constraint", "busy", "reader")
 
 
@@ -114,7 +114,6 @@ PIP = (["{python}", "-m", "venv", "venv"],
 NPM = (["sh", "{dir}/install.sh"],)
 
 
-
 def go(program):
     return (["sh", "{dir}/build.sh", "{top}/scripts/find-go", program],)
 
@@ -128,9 +127,12 @@ STACKS = (
     Stack("Drizzle", "node", ["node", "{dir}/drizzle.js"], NPM),
     Stack("Go mattn", "go", ["{dir}/bin/mattn"], build=go("mattn"), pooled=True),
     Stack("Go modernc", "go", ["{dir}/bin/modernc"], build=go("modernc")),
-    Stack("ActiveRecord", "ruby", ["ruby", "{dir}/app.rb"], build=(["ruby", "-ractive_record", "-rsqlite3", "-e", ""],), journal="delete"),
+    Stack("ActiveRecord", "ruby", ["ruby", "{dir}/app.rb"], build=(["ruby", "-ractive_record", "-rsqlite3", "-e", ""],), journal="delete",
+          pooled=True),
     Stack("PHP PDO", "php", ["php", "{dir}/app.php"], build=(["php", "-r", "new PDO('sqlite::memory:');"],), journal="delete"),
     Stack("Ecto's SQL", "ecto", ["elixir", "{dir}/app.exs"], build=(["elixir", "-e", "{:ok, _} = :sqlite3.open(:anonymous, [:in_memory])"],)),
+    # Only where somebody has it: no registry that the tests may use has ecto_sqlite3.
+    Stack("Ecto", "ecto", ["elixir", "{dir}/ecto.exs"], build=(["elixir", "-e", "{:ok, _} = Application.ensure_all_started(:ecto_sqlite3)"],)),
     Stack("Rust rusqlite", "rust", ["{dir}/target/debug/litefwd-stack"], build=(["nice", "cargo", "build", "--locked", "--quiet"],)),
     Stack("Java sqlite-jdbc", "java", ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", "{dir}/classes:{dir}/lib/*", "shop.App"],
           install=(["mvn", "--batch-mode", "--quiet", "dependency:copy-dependencies", "-DoutputDirectory=lib"],

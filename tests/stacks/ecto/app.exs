@@ -1,4 +1,4 @@
-# The operations of Ecto's repository, in WAL mode, as the SQL that its SQLite adapter sends: see repo.exs.
+# The operations of Ecto's repository, in WAL mode, as the SQL that its SQLite adapter sends: see repo.exs; ecto.exs is Ecto itself.
 #
 #   app.exs scenario DB            app.exs work DB WORKER COUNT
 Code.require_file("repo.exs", __DIR__)
@@ -66,7 +66,7 @@ defmodule Shop do
     {:ok, %{id: 2}} = Repo.insert(db, account(name: "bob", balance: 50))
     {:ok, %{id: 3}} = Repo.insert(db, account(name: "carol", balance: 10))
     {:ok, _} = Repo.insert(db, account(name: "dave", balance: 10))
-    {1, nil} = Repo.update_all(db, :account, ~s["balance" = a0."balance" + ?], ~s[a0."name" = ?], [10, "bob"])
+    {1, nil} = Repo.update_all(db, :account, ~s["balance" = "balance" + ?], ~s[a0."name" = ?], [10, "bob"])
     Repo.delete(db, :account, 3)
     {1, nil} = Repo.delete_all(db, :account, ~s[a0."name" = ?], ["dave"])
     [["alice", 100], ["bob", 60]] = balances(db)

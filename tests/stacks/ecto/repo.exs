@@ -1,5 +1,5 @@
 # Not Ecto: neither it nor ecto_sqlite3 is in Debian or any registry that the tests may use. This module has the operations of Ecto's
-# repository that the tests need, and sends the statements that ecto_sqlite3 and exqlite send for them, through Debian's SQLite
+# repository that the tests need, and sends the statements that ecto_sqlite3 and exqlite send for them (ecto.exs does the same by Ecto itself), through Debian's SQLite
 # driver for Erlang: the pragmas of a new connection, BEGIN IMMEDIATE TRANSACTION, SAVEPOINT for one within, RETURNING for keys,
 # quoted names, the table schema_migrations. Constraint errors become errors of a changeset by the names that ecto_sqlite3 guesses.
 defmodule Repo.Error do
@@ -57,10 +57,9 @@ defmodule Repo do
 
   def insert(db, %Changeset{} = changeset) do
     {names, values} = Enum.unzip(changeset.changes)
-    places = Enum.map_join(names, ",", fn _ -> "?" end)
 
     checked(changeset, fn ->
-      sql = ~s[INSERT INTO "#{changeset.table}" (#{quoted(names)}) VALUES (#{places}) RETURNING "id"]
+      sql = ~s[INSERT INTO "#{changeset.table}" (#{quoted(names)}) VALUES #{places(1, length(names))} RETURNING "id"]
       [[id]] = query!(db, sql, values)
       Map.put(changeset.changes, :id, id)
     end)
@@ -81,13 +80,12 @@ defmodule Repo do
 
   def insert_all(db, table, [first | _] = rows) do
     names = Map.keys(first)
-    places = "(" <> Enum.map_join(names, ",", fn _ -> "?" end) <> ")"
     values = Enum.flat_map(rows, fn row -> Enum.map(names, &row[&1]) end)
-    query!(db, ~s[INSERT INTO "#{table}" (#{quoted(names)}) VALUES #{Enum.map_join(rows, ",", fn _ -> places end)}], values)
+    query!(db, ~s[INSERT INTO "#{table}" (#{quoted(names)}) VALUES #{places(length(rows), length(names))}], values)
     {:sqlite3.changes(db), nil}
   end
 
-  # set: "balance" = a0."balance" + ?; where: a0."name" = ?
+  # set: "balance" = "balance" + ?; where: a0."name" = ?
   def update_all(db, table, set, where, params) do
     query!(db, ~s[UPDATE "#{table}" AS #{source(table)} SET #{set} WHERE (#{where})], params)
     {:sqlite3.changes(db), nil}
@@ -158,7 +156,7 @@ defmodule Repo do
       {:ok, _} = transaction(db, fn ->
         Enum.each(statements, &query!(db, &1))
         now = DateTime.utc_now() |> DateTime.truncate(:second) |> DateTime.to_iso8601()
-        query!(db, ~s[INSERT INTO "schema_migrations" ("version","inserted_at") VALUES (?,?)], [version, now])
+        query!(db, ~s[INSERT INTO "schema_migrations" ("version","inserted_at") VALUES (?1,?2)], [version, now])
       end)
     end
   end
@@ -183,6 +181,11 @@ defmodule Repo do
 
   defp constraint("CHECK constraint failed: " <> name), do: {:check, name}
   defp constraint(_), do: nil
+
+  # (?1,?2),(?3,?4)
+  defp places(rows, columns) do
+    1..(rows * columns) |> Enum.chunk_every(columns) |> Enum.map_join(",", fn row -> "(" <> Enum.map_join(row, ",", &"?#{&1}") <> ")" end)
+  end
 
   defp quoted(names), do: Enum.map_join(names, ",", &~s["#{&1}"])
   defp source(table), do: String.first(to_string(table)) <> "0"

@@ -145,8 +145,61 @@ def visit(worker, seq)
 end
 # end work
 
+# begin broken
+# A connection is of no use any more when litefwd under it was restarted: the pool shall throw away what it has.
+def replacing_broken(base)
+  yield
+rescue ActiveRecord::StatementInvalid => e
+  base.connection_pool.disconnect! if [SQLite3::IOException, SQLite3::ProtocolException].include?(e.cause.class)
+  raise
+end
+# end broken
+
+# A pool of its own.
+class Plain < ActiveRecord::Base
+  self.abstract_class = true
+end
+
+def visit_by(base, worker, seq)
+  base.transaction do
+    n = base.connection.select_value("SELECT n FROM counter WHERE id = 1")
+    base.connection.execute("UPDATE counter SET n = #{n + 1} WHERE id = 1")
+    base.connection.execute("INSERT INTO visit(worker, seq) VALUES (#{base.connection.quote(worker)}, #{seq})")
+  end
+end
+
+# The errors until a transaction got through, or so many of them.
+def attempts(most)
+  errors = []
+  most.times do |seq|
+    yield seq
+    return errors << "ok"
+  rescue ActiveRecord::StatementInvalid => e
+    errors << e.cause.class
+  end
+  errors
+end
+
+# litefwd is restarted under two pools of connections, of which one replaces those that are broken.
+def pool(path)
+  Plain.establish_connection(adapter: "sqlite3", database: path, timeout: 30_000)
+  Other.establish_connection(adapter: "sqlite3", database: path, timeout: 30_000)
+  visit_by(Plain, "plain", 0)
+  visit_by(Other, "replacing", 0)
+  loop do
+    puts "restart"
+    restarted = $stdin.gets.to_s.strip
+    break if restarted.empty?
+
+    puts "seen plain #{attempts(2) { |seq| visit_by(Plain, "plain #{restarted}", seq) }.join(" ")}"
+    puts "seen replacing #{attempts(4) { |seq| replacing_broken(Other) { visit_by(Other, "replacing #{restarted}", seq) } }.join(" ")}"
+  end
+end
+
 if command == "scenario"
   scenario(path)
+elsif command == "pool"
+  pool(path)
 else
   (1..count.to_i).each { |seq| visit(worker, seq) }
 end
