@@ -93,16 +93,21 @@ static void note_stale(struct remote *r, uint64_t id, int slot)
 	r->stale[r->stale_count++] = (struct stale_halt){id, clock_now_ns() + 40 * NS_PER_S, slot};
 }
 
-/* False: the primary does not answer. */
-static bool flush_stale(struct remote *r)
+/* False: the primary does not answer. asked: or there was nothing to ask it about any more; may be NULL. */
+static bool flush_stale(struct remote *r, bool *asked)
 {
 	int kept = 0;
 	bool answers = true; /* one that does not costs a timeout each time */
+
+	if (asked)
+		*asked = false;
 
 	for (int i = 0; i < r->stale_count; i++) {
 		struct stale_halt s = r->stale[i];
 
 		if (clock_now_ns() < s.until_ns && r->side) {
+			if (asked)
+				*asked = true;
 			answers = answers && api_unhalt(r->side, r->base.config.name, s.id, UNHALT_TIMEOUT_MS) == 0;
 			if (!answers) {
 				r->stale[kept++] = s;
@@ -138,7 +143,7 @@ static int set_url(struct remote *r, const char *url)
 		api_free(api);
 		return err;
 	}
-	flush_stale(r);
+	flush_stale(r, NULL);
 	api_free(r->api);
 	api_free(r->side);
 	r->api = api;
@@ -368,7 +373,7 @@ static int begin_by_breaker(struct remote *r, const struct role_state *role, int
 	if (!err && entry == BREAKER_PROBE) /* the others need not wait for our lock */
 		breaker_good(r->breaker);
 	/* What could not be told before had all of the time, and was not answered: that is no lock that others have. */
-	if (!err && r->stale_count && !flush_stale(r) && clock_now_ns() >= until_ns) {
+	if (!err && r->stale_count && !flush_stale(r, NULL) && clock_now_ns() >= until_ns) {
 		r->epoch = 0;
 		err = -EHOSTUNREACH;
 	}
@@ -540,11 +545,18 @@ static void remote_end(struct upstream *up)
 
 static void remote_tidy_now(struct remote *r)
 {
+	bool answers, asked;
+
 	if (!r->stale_count)
 		return;
-	if (breaker_enter(r->breaker, r->bad_epoch) == BREAKER_DENIED)
+	if (breaker_enter(r->breaker, r->bad_epoch) == BREAKER_DENIED) {
 		r->tidy_ns = clock_now_ns() + TIDY_NS;
-	else if (flush_stale(r))
+		return;
+	}
+	answers = flush_stale(r, &asked);
+	if (!asked) /* all of them are over */
+		breaker_untold(r->breaker);
+	else if (answers)
 		breaker_good(r->breaker);
 	else
 		breaker_bad(r->breaker, r->bad_epoch, api_error(r->side));
