@@ -18,7 +18,8 @@ What is said of each broken promise (Problem.kind):
     write order     began after another was acknowledged, and stands before it
     nodes differ, integrity     at the end, through any mount
     torn read       a reader's tables do not fit each other, or its snapshot has changed
-    dirty read      a reader saw what failed; vanished read: what is gone, without a failover that dropped it
+    dirty read      a reader saw what failed; vanished read: what is gone; without a failover that dropped it: the old primary may have
+                    had what is rightly said to have failed, and may show it until it follows the new one
     back in time    a connection read an older state than before; node order: the node did, from one connection to another
     stale read      a read does not have what was acknowledged on its node before it began
     diverged        two checksums of one TXID, without a failover between; position back: a node's LiteFS went back without one
@@ -289,13 +290,10 @@ class _Checker:
         if write is None:
             self.result.add("torn read", f"a state that nobody has made: {read}")
             return False
-        if write.verdict in (FAILED, BUSY):
-            self.result.add("dirty read", f"of {write}: {read}")
-            return False
-        if self._dropped_by(read.state) is None:
-            self.result.add("vanished read", f"of {write}: {read}")
-            return False
-        return True
+        if write.verdict != BUSY and self._dropped_by(read.state):
+            return True
+        self.result.add("dirty read" if write.verdict in (FAILED, BUSY) else "vanished read", f"of {write}: {read}")
+        return False
 
     @staticmethod
     def _torn(read):

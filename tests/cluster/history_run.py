@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 
-import failover
 import history
 import history_client
 from cluster import HERE, Cluster, HarnessError, Port, SqlError, slow_factor
@@ -273,9 +272,6 @@ class HistoryRun:
         for process, where, _ in self.clients:
             if where is node:
                 process.send_signal(signal.SIGHUP)
-
-    def begin_takeover(self, nodes, why):
-        return failover.Takeover(self.cluster, nodes, why)
 
     def took_effect(self, kind, upstream, victim):
         self.effects.append((kind, upstream, victim.id))

@@ -141,6 +141,21 @@ class Good(unittest.TestCase):
         self.assertEqual(h.check(history).problems, [])
 
 
+    def test_good__old_primary_shows_what_failed_and_was_dropped__no_problem_and_only_by_position(self):
+        for position, expected in ((True, set()), (False, {"dirty read"})):
+            history = good()
+            last = of(history, "d2")
+            state = (last.n + 1, h.digest_after(last.digest, "d3"))
+            history.writes.append(h.Write("d3", 1, "w1", 10.4, 10.8, h.FAILED, *state, last.digest))
+            read = copy.deepcopy(at_read(history, 0, 10))
+            read.began, read.ended, read.n, read.digest, read.again, read.count, read.pos = 10.9, 11.0, *state, state, state[0], None
+            read.entries = [row(state, "d3")] + read.entries
+            history.reads.append(read)
+            if position:
+                history.takeovers[0].old[TXID0 + state[0]] = sum_of(state)
+            self.assertEqual({p.kind for p in h.check(history).problems}, expected)
+
+
 class Spoiled(unittest.TestCase):
     def finds(self, kinds, spoil):
         history = good()
