@@ -18,14 +18,14 @@ import time
 
 import fault_kinds
 import history
-from cluster import HarnessError
+from cluster import HarnessError, slow_factor
 from history_run import GATEWAY, SELF, HistoryCluster, HistoryRun
 from marks import bound, note, soak
 
 OPTS = {"commit_timeout": "2s", "halt_timeout": "1s", "spool_threshold": "64K"}
 MIB = 1 << 20
 AT_LEAST = 5  # of each kind
-TRIES = 25  # of one fault, until it takes effect
+TRIES, TRIES_S = 25, 60  # of one fault, until it takes effect: so many, and for so long
 
 
 def seed():
@@ -65,9 +65,10 @@ def inject_all(run, wanted):
             seconds.setdefault(kind.name, []).append(time.monotonic() - begin)
             continue
         vain.setdefault(f"{kind.name}, {upstream}", []).append(time.monotonic() - begin)
-        tries[number] = tries.get(number, 0) + 1
-        if tries[number] == TRIES:
-            raise HarnessError(f"{kind.name} over {upstream} did not take effect in {TRIES} tries")
+        tries.setdefault(number, []).append(begin)
+        if len(tries[number]) >= TRIES and begin - tries[number][0] > TRIES_S * slow_factor():
+            raise HarnessError(f"{kind.name} over {upstream} did not take effect in {len(tries[number])} tries")
+        time.sleep(0.05)  # a gateway that was lost is asked again after up to 3 s
         waiting.append((number, (kind, upstream)))
         run.cluster.assert_alive()
     for what, found in (("took effect", seconds), ("in vain", vain)):

@@ -66,6 +66,7 @@ def good():
     rows = [row(s, name) for s, name in zip(trunk[1:], ids)]
     views = [h.View(f"n{node}", ["ok"], trunk[-1], list(rows), 0, TXID0 + len(rows)) for node in range(3)]
     return h.History(TXID0, writes, reads, takeovers, views, {TXID0 + s[0]: sum_of(s) for s in trunk[1:]},
+                     files=[(node, TXID0 + s[0], sum_of(s)) for node in range(3) for s in trunk[3:]],
                      said=[(1, TXID0 + 5, sum_of(trunk[5]), "committed"), (2, TXID0 + 9, 7, "not_committed"),
                            (0, TXID0 + 9, sum_of(branch[9]), "committed")])
 
@@ -370,6 +371,9 @@ class Spoiled(unittest.TestCase):
             read = at_read(history, 1, 5)
             read.pos = (read.pos[0], read.pos[1] ^ 1)
         self.finds({"diverged"}, spoil)
+
+    def test_diverged__a_nodes_ltx_file_is_another__found(self):
+        self.finds({"diverged"}, lambda history: history.files.append((2, TXID0 + 4, 5)))
 
     def test_position_back__without_a_failover__found(self):
         def spoil(history):
