@@ -2,7 +2,7 @@
 
 A kind's function injects it once: inject(run, node, upstream) is True if it took effect, which the function itself has seen: the proxy has
 cut that request, the process that was killed had a transaction in that state, nobody answered while it was stopped. Else it
-is not counted. group: kinds of one group count together, where one alone takes long. Whatever the victim is told is written down, and judged by the checker like every other transaction.
+is not counted. Whatever the victim is told is written down, and judged by the checker like every other transaction.
 """
 import collections
 import contextlib
@@ -14,7 +14,7 @@ from cluster import SqlError, slow_factor
 from failover import DB, come_back, kill_primary, promote
 from history_run import GATEWAY, HALT, SELF, Victim, ltx_positions
 
-Kind = collections.namedtuple("Kind", "name upstreams inject group", defaults=(None,))
+Kind = collections.namedtuple("Kind", "name upstreams inject")
 AWAY = (HALT, GATEWAY)
 ALL = (HALT, GATEWAY, SELF)
 SEEN_S = 3  # a request that has not come by then does not come
@@ -152,38 +152,40 @@ def client_killed_in_commit(name, action):
 
 # ---------------------------------------------------------------- processes
 
-def in_state(run, node, upstream, action):
-    """(victim, fault): with all but COMMIT, or in COMMIT with its /tx held in that way; None: not now."""
-    victim = begun(run, node, upstream)
-    if not victim or not action:
-        return victim, None
-    fault = run.net.front(node, upstream).add(action, method="POST", path="/tx")
-    victim.send()
-    if fault.seen.wait(SEEN_S * slow_factor()) and not victim.answered():
-        return victim, fault
-    let_go(run, node, upstream, fault)
-    victim.commit()
-    return None, None
+class Held:
+    """A victim with all but COMMIT, or, with an action, in COMMIT with its /tx held in that way. victim: None: not now."""
 
+    def __init__(self, run, node, upstream, action):
+        self.front, self.fault = run.net.front(node, upstream), None
+        self.victim = begun(run, node, upstream)
+        if not self.victim or not action:
+            return
+        self.fault = self.front.add(action, method="POST", path="/tx")
+        self.victim.send()
+        if not self.fault.seen.wait(SEEN_S * slow_factor()) or self.victim.answered():
+            self.let_go()
+            self.victim.commit()
+            self.victim = None
 
-def let_go(run, node, upstream, fault):
-    if fault:
-        run.net.front(node, upstream).remove(fault)
-        fault.lose()
+    def let_go(self):
+        """What is held is lost."""
+        if self.fault:
+            self.front.remove(self.fault)
+            self.fault.lose()
 
 
 def process_killed(name, action, which, upstreams, kill_and_restart):
     """which: the node it is of, given the victim's; kill_and_restart(run, node)."""
     def inject(run, node, upstream):
-        victim, fault = in_state(run, node, upstream, action)
-        if not victim:
+        held = Held(run, node, upstream, action)
+        if not held.victim:
             return False
         killed = which(run, node)
         kill_and_restart(run, killed)
-        let_go(run, node, upstream, fault)
-        victim.commit()
+        held.let_go()
+        held.victim.commit()
         run.forget(killed)
-        return happened(run, name, upstream, victim, True)
+        return happened(run, name, upstream, held.victim, True)
     return Kind(name, upstreams, inject)
 
 
@@ -283,11 +285,14 @@ def readers_overlap(run, node, upstream):
 
 # ---------------------------------------------------------------- roles (Consul)
 
-def keep_branch(run, takeover, old):
+def keep_branch(takeover, old):
     """What the old primary had, before it follows the new one: by it the checker knows what LiteFS has dropped."""
     takeover.old = ltx_positions(old)
-    if takeover not in run.takeovers:
-        run.takeovers.append(takeover)
+
+
+def hand_over(run, new):
+    old = run.cluster.primary
+    keep_branch(promote(run.cluster, run, new), old)
 
 
 def handed_over(name, action, upstreams):
@@ -295,21 +300,18 @@ def handed_over(name, action, upstreams):
     def inject(run, node, upstream):
         old = run.cluster.primary
         new = next(n for n in run.cluster.nodes if n not in (old, node))
-        victim, fault = in_state(run, node, upstream, action)
-        if not victim:
+        held = Held(run, node, upstream, action)
+        if not held.victim:
             return False
-        takeover = promote(run.cluster, run, new)
-        keep_branch(run, takeover, old)
-        if fault:
-            run.net.fronts[node, old, upstream].remove(fault)
-            fault.lose()
-        victim.commit()
-        return happened(run, name, upstream, victim, True)
-    return Kind(name, upstreams, inject, "planned handoff")
+        hand_over(run, new)
+        held.let_go()
+        held.victim.commit()
+        return happened(run, name, upstream, held.victim, True)
+    return Kind(name, upstreams, inject)
 
 
-def failed_over(name, action, upstreams, unreplicated=False):
-    """kill -9 of the primary's LiteFS; another takes over, and the old one comes back."""
+def failed_over(name, action, upstreams, unreplicated=False, acknowledged=False):
+    """kill -9 of the primary's LiteFS; another takes over, and the old one comes back. acknowledged: COMMIT has returned before."""
     def inject(run, node, upstream):
         old = run.cluster.primary
         front = run.net.front(node, upstream)
@@ -323,17 +325,20 @@ def failed_over(name, action, upstreams, unreplicated=False):
         if fault:
             victim.send()
             hit = fault.seen.wait(SEEN_S * slow_factor())
+        if acknowledged:
+            hit = victim.commit() == "ok"
         dead, takeover = kill_primary(run.cluster, run, name)
-        takeover.old = ltx_positions(dead)
+        keep_branch(takeover, dead)
         if fault:
             front.remove(fault)
             fault.lose()
         run.takeovers.append(takeover.wait(run.cluster))
         run.net.streams[old].hold_streams(False)
-        victim.commit()
+        if not acknowledged:
+            victim.commit()
         come_back(dead)
         return happened(run, name, upstream, victim, hit)
-    return Kind(name, upstreams, inject, "failover")
+    return Kind(name, upstreams, inject)
 
 
 REQUESTS = [
@@ -382,6 +387,7 @@ CONSUL = [
     failed_over("failover in COMMIT, not applied", "hold_request", ALL),
     failed_over("failover in COMMIT, applied", "hold_answer", ALL),
     failed_over("failover in COMMIT, applied, not replicated", "hold_answer", AWAY, unreplicated=True),
+    failed_over("failover after COMMIT, not replicated", None, (SELF,), unreplicated=True, acknowledged=True),
 ]
 
-__all__ = ["Kind", "STATIC", "CONSUL"]
+__all__ = ["Kind", "STATIC", "CONSUL", "hand_over"]

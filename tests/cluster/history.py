@@ -18,7 +18,8 @@ What is said of each broken promise (Problem.kind):
     write order     began after another was acknowledged, and stands before it
     nodes differ, integrity     at the end, through any mount
     torn read       a reader's tables do not fit each other, or its snapshot has changed
-    dirty read      a reader saw what failed; vanished read: what is gone, without a failover that dropped it
+    dirty read      a reader saw what failed; vanished read: what is gone; without a failover that dropped it: the old primary may have
+                    had what is rightly said to have failed, and may show it until it follows the new one
     back in time    a connection read an older state than before; node order: the node did, from one connection to another
     stale read      a read does not have what was acknowledged on its node before it began
     diverged        two checksums of one TXID, without a failover between; position back: a node's LiteFS went back without one
@@ -105,13 +106,17 @@ class View:
 
 @dataclasses.dataclass
 class History:
-    """positions: {TXID: checksum} that survived, as far as LTX files tell. said: (node, TXID, checksum, verdict) of commit_verdict lines."""
+    """
+    positions: {TXID: checksum} that survived, as far as LTX files tell. files: (node, TXID, checksum) of all nodes' at the end.
+    said: (node, TXID, checksum, verdict) of commit_verdict lines.
+    """
     txid0: int
     writes: list
     reads: list
     takeovers: list
     views: list
     positions: dict
+    files: list = dataclasses.field(default_factory=list)
     said: list = dataclasses.field(default_factory=list)
 
 
@@ -173,7 +178,8 @@ class _Checker:
                 add("integrity", f"{view.where}: {view.integrity[:3]}")
             if (view.rows, view.state) != (first.rows, first.state):
                 at = next((i for i, pair in enumerate(zip(view.rows, first.rows)) if pair[0] != pair[1]), min(len(view.rows), len(first.rows)))
-                add("nodes differ", f"{view.where} has {len(view.rows)} rows and {view.state}, {first.where} {len(first.rows)} and {first.state}; from row {at + 1} on")
+                add("nodes differ", f"{view.where} has {len(view.rows)} rows and {view.state}, {first.where} {len(first.rows)} and "
+                                    f"{first.state}; from row {at + 1} on")
             if view.txid != first.txid:
                 add("nodes differ", f"{view.where} is at TXID {view.txid}, {first.where} at {first.txid}")
         for n, digest, ident, parts, found in first.rows:
@@ -289,13 +295,10 @@ class _Checker:
         if write is None:
             self.result.add("torn read", f"a state that nobody has made: {read}")
             return False
-        if write.verdict in (FAILED, BUSY):
-            self.result.add("dirty read", f"of {write}: {read}")
-            return False
-        if self._dropped_by(read.state) is None:
-            self.result.add("vanished read", f"of {write}: {read}")
-            return False
-        return True
+        if write.verdict != BUSY and self._dropped_by(read.state):
+            return True
+        self.result.add("dirty read" if write.verdict in (FAILED, BUSY) else "vanished read", f"of {write}: {read}")
+        return False
 
     @staticmethod
     def _torn(read):
@@ -344,13 +347,20 @@ class _Checker:
 
     # -- positions and what the log says
 
+    def _another(self, txid, checksum):
+        """Not what survived, nor what a failover dropped."""
+        there = self.h.positions.get(txid)
+        return there is not None and there != checksum and not any(t.old.get(txid) == checksum and txid > t.txid for t in self.h.takeovers)
+
     def _positions(self):
+        for node, txid, checksum in self.h.files:
+            if self._another(txid, checksum):
+                self.result.add("diverged", f"TXID {txid} is {self.h.positions[txid]:016x}, and {checksum:016x} on n{node}")
         last = {}
         for read in sorted((r for r in self.h.reads if r.pos), key=lambda r: r.began):
             txid, checksum = read.pos
-            there = self.h.positions.get(txid)
-            if there is not None and there != checksum and not any(t.old.get(txid) == checksum and txid > t.txid for t in self.h.takeovers):
-                self.result.add("diverged", f"TXID {txid} is {there:016x} and was {checksum:016x}: {read}")
+            if self._another(txid, checksum):
+                self.result.add("diverged", f"TXID {txid} is {self.h.positions[txid]:016x} and was {checksum:016x}: {read}")
             before = last.get(read.conn)
             if before and txid < before.pos[0] and not any(t.txid < before.pos[0] and t.began <= read.ended for t in self.h.takeovers):
                 self.result.add("position back", f"{read} after {before}")

@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 
-import failover
 import history
 import history_client
 from cluster import HERE, Cluster, HarnessError, Port, SqlError, slow_factor
@@ -175,6 +174,7 @@ class Victim:
 
     def send(self):
         self.sent = True
+        self._say("sent", id=self.id)
         self.conn.send("COMMIT")
 
     def commit(self, timeout=90):
@@ -197,6 +197,8 @@ class Victim:
         self.conn.process.kill()
 
     def kill(self):
+        if not self.sent:
+            self._say("error", id=self.id, step="killed")
         self.run.forget(self.node)
 
 
@@ -274,9 +276,6 @@ class HistoryRun:
             if where is node:
                 process.send_signal(signal.SIGHUP)
 
-    def begin_takeover(self, nodes, why):
-        return failover.Takeover(self.cluster, nodes, why)
-
     def took_effect(self, kind, upstream, victim):
         self.effects.append((kind, upstream, victim.id))
 
@@ -316,7 +315,7 @@ class HistoryRun:
         yield from self.events
 
     def history(self):
-        writes, reads, ends = {}, [], {}
+        writes, reads, sent, undecided = {}, [], {}, []
         for node, event in self._all_events():
             kind, ident = event["e"], event.get("id")
             if kind == "read":
@@ -330,17 +329,22 @@ class HistoryRun:
             elif kind == "open":
                 write = writes[ident]
                 write.n, write.digest, write.prev, write.verdict = event["n"], event["digest"], event["prev"], history.OPEN
-                ends[ident] = event["t"]  # sent after that
+                sent[ident] = event["t"]  # sent after that
+            elif kind == "sent":
+                sent[ident] = event["t"]
             elif ident in writes:
                 writes[ident].ended = event["t"]
-                writes[ident].verdict = self._verdict(writes[ident], event, ends.get(ident))
+                writes[ident].verdict = self._verdict(writes[ident], event, sent.get(ident))
+                if event["e"] == "io" and event["step"] == "commit" and writes[ident].verdict == history.FAILED:
+                    undecided.append((writes[ident], sent[ident]))
+        self._find_unknown(undecided)
         positions = {}
         for takeover in self.takeovers:
             positions.update((txid, checksum) for txid, checksum in takeover.old.items() if txid <= takeover.txid)
-        for node in self.cluster.nodes:
-            positions.update(ltx_positions(node))
+        files = [(node.index, *found) for node in self.cluster.nodes for found in ltx_positions(node).items()]
+        positions.update((txid, checksum) for node, txid, checksum in files if node == self.cluster.primary.index)
         takeovers = [history.Takeover(t.began, t.ended, t.txid, t.old) for t in self.takeovers]
-        return history.History(self.txid0, list(writes.values()), reads, takeovers, self._views(), positions, self.said)
+        return history.History(self.txid0, list(writes.values()), reads, takeovers, self._views(), positions, files, self.said)
 
     def _verdict(self, write, event, sent):
         said = event["e"]
@@ -351,9 +355,15 @@ class HistoryRun:
         if said == "io" and event["step"] == "commit":
             if any(killed <= write.ended and sent <= gone for killed, gone in self.restarts[write.node]):
                 return history.OPEN  # its litefwd was killed under it, and cannot say anything
-            if any(node == write.node and txid == self.txid0 + write.n and sent <= when <= write.ended + 1 for when, node, txid in self.unknown):
-                return history.UNKNOWN
         return history.FAILED
+
+    def _find_unknown(self, undecided):
+        """An I/O error of COMMIT is "unknown" if its litefwd has said so of that TXID then; it is said just before the error is."""
+        for when, node, txid in self.unknown:
+            there = [(max(0, when - write.ended), write.began, write) for write, its in undecided
+                     if write.node == node and self.txid0 + write.n == txid and its <= when]
+            if there:
+                min(there, key=lambda found: found[:2])[2].verdict = history.UNKNOWN
 
     def _views(self):
         views = []

@@ -2,7 +2,7 @@
 import os
 import signal
 
-from cluster import Cluster, is_mounted, marked_processes, wait_until
+from cluster import Cluster, SqlError, is_mounted, marked_processes, wait_until
 
 DB = "app.db"
 
@@ -166,3 +166,34 @@ def test_aborter__litefwd_stopped_and_killed__no_process_is_left():
         wait_until("the aborter has ended after a kill", lambda: not aborters(cluster), 5)
         node.start_litefwd()
         node.sql(DB, "INSERT INTO t VALUES ('after')")
+
+
+def test_litefwd_killed__connections_that_are_kept__error_or_their_old_state_until_opened_anew():
+    """
+    SQLite's own: an unlock of "-shm" that fails, for its mount is dead, leaves it believing that it has the lock. It asks nobody
+    any more then, and reads what it and the kernel have cached. It cannot write, and is never shown anything but what it had.
+    """
+    with Cluster(n=2) as cluster:
+        create(cluster)
+        node = cluster.replicas[0]
+        node.sql(DB, "INSERT INTO t VALUES (1)")
+        with node.conn(DB, busy_ms=0) as idle, node.conn(DB, busy_ms=0) as reading:
+            for conn in (idle, reading):
+                assert conn("SELECT count(*) FROM t") == [(1,)]
+            reading("BEGIN")
+            reading("SELECT count(*) FROM t")
+            node.kill_litefwd()
+            node.start_litefwd()
+            node.sql(DB, "INSERT INTO t VALUES (2)")
+            for name, conn in (("idle", idle), ("in a read transaction", reading)):
+                for statement in ("COMMIT", "SELECT count(*) FROM t", "INSERT INTO t VALUES (3)", "SELECT count(*) FROM t"):
+                    try:
+                        rows = conn(statement)
+                        assert not statement.startswith("INSERT"), f"{name}: a write into a dead mount"
+                        assert rows in ([], [(1,)]), f"{name}: {statement}: {rows}"
+                        print(f"{name}: {statement}: {rows}")
+                    except SqlError as error:
+                        print(f"{name}: {statement}: {error}")
+        with node.conn(DB) as conn:
+            assert conn("SELECT count(*) FROM t") == [(2,)]
+            conn("INSERT INTO t VALUES (4)")

@@ -19,13 +19,13 @@ import time
 import fault_kinds
 import history
 from cluster import HarnessError, slow_factor
-from history_run import DB, GATEWAY, HALT, SELF, UPSTREAMS, HistoryCluster, HistoryRun
+from history_run import GATEWAY, SELF, HistoryCluster, HistoryRun
 from marks import bound, note, soak
 
 OPTS = {"commit_timeout": "2s", "halt_timeout": "1s", "spool_threshold": "64K"}
 MIB = 1 << 20
-AT_LEAST = 5  # of each kind, or group of kinds
-TRIES = 25  # of one fault, until it takes effect
+AT_LEAST = 5  # of each kind
+TRIES, TRIES_S = 25, 60  # of one fault, until it takes effect: so many, and for so long
 
 
 def seed():
@@ -33,20 +33,16 @@ def seed():
 
 
 def node_for(run, upstream):
-    """One that goes by that upstream; None: there is none while the primary is where it is."""
+    """One that goes by that upstream; None: there is none while node 2 is the primary."""
     if upstream == SELF:
         return run.cluster.primary
     nodes = [node for node in run.cluster.replicas if (node.gateway_url is not None) == (upstream == GATEWAY)]
     return run.rng.choice(nodes) if nodes else None
 
 
-def once_each(kinds, rng):
-    """Enough of each (kind, upstream) that every group comes to AT_LEAST."""
-    wanted = []
-    for group in sorted({kind.group or kind.name for kind in kinds}):
-        pairs = [(kind, upstream) for kind in kinds for upstream in kind.upstreams if group in (kind.group, kind.name)]
-        rng.shuffle(pairs)
-        wanted += pairs * -(-AT_LEAST // len(pairs)) if len(pairs) < AT_LEAST else pairs[:max(AT_LEAST, len(UPSTREAMS))]
+def enough(kinds, rng):
+    """AT_LEAST of each kind, each upstream as often as the others."""
+    wanted = [(kind, upstream) for kind in kinds for upstream in kind.upstreams * -(-AT_LEAST // len(kind.upstreams))]
     rng.shuffle(wanted)
     return wanted
 
@@ -61,14 +57,18 @@ def inject_all(run, wanted):
     while waiting:
         number, (kind, upstream) = waiting.pop(0)
         node = node_for(run, upstream)
+        if not node:  # the only one that goes by HALT is the primary
+            fault_kinds.hand_over(run, run.cluster.nodes[0])
+            node = node_for(run, upstream)
         begin = time.monotonic()
-        if node and kind.inject(run, node, upstream):
+        if kind.inject(run, node, upstream):
             seconds.setdefault(kind.name, []).append(time.monotonic() - begin)
             continue
         vain.setdefault(f"{kind.name}, {upstream}", []).append(time.monotonic() - begin)
-        tries[number] = tries.get(number, 0) + 1
-        if tries[number] == TRIES:
-            raise HarnessError(f"{kind.name} over {upstream} did not take effect in {TRIES} tries")
+        tries.setdefault(number, []).append(begin)
+        if len(tries[number]) >= TRIES and begin - tries[number][0] > TRIES_S * slow_factor():
+            raise HarnessError(f"{kind.name} over {upstream} did not take effect in {len(tries[number])} tries")
+        time.sleep(0.05)  # a gateway that was lost is asked again after up to 3 s
         waiting.append((number, (kind, upstream)))
         run.cluster.assert_alive()
     for what, found in (("took effect", seconds), ("in vain", vain)):
@@ -78,6 +78,7 @@ def inject_all(run, wanted):
 
 def a_round(number, consul, choose):
     """A cluster, the faults that choose(rng) says, and the checker. {(kind, upstream): {outcome: count}}, counts of the whole history."""
+    print(f"a round with seed {number}, Consul {consul}")
     options = {"consul": True} if consul else {"small": {0: 256 * MIB}, "spool": 6 * MIB}
     with HistoryCluster(litefwd_opts=OPTS, **options) as cluster, HistoryRun(cluster, number) as run:
         for node in cluster.nodes:
@@ -117,17 +118,13 @@ def show(table, counts):
 
 
 def assert_enough(table, kinds):
-    found = {}
-    for (name, _), row in table.items():
-        group = next(kind.group or kind.name for kind in kinds if kind.name == name)
-        found[group] = found.get(group, 0) + sum(row.values())
-    few = {kind.group or kind.name: found.get(kind.group or kind.name, 0) for kind in kinds
-           if found.get(kind.group or kind.name, 0) < AT_LEAST}
+    few = {kind.name: found for kind in kinds
+           if (found := sum(sum(row.values()) for (name, _), row in table.items() if name == kind.name)) < AT_LEAST}
     assert not few, f"too few: {few}"
 
 
 def checked(kinds, consul):
-    table, counts = a_round(seed(), consul, lambda rng: once_each(kinds, rng))
+    table, counts = a_round(seed(), consul, lambda rng: enough(kinds, rng))
     show(table, counts)
     assert_enough(table, kinds)
 
@@ -185,6 +182,3 @@ def test_history__soak__promises_hold():
         with open(os.environ.get("LITEFWD_SOAK_PROGRESS", os.devnull), "a", encoding="utf-8") as progress:
             print(f"seed {state.seed}, round {state.rounds}: {state.faults} of {wanted} faults, {time.monotonic() - began:.0f} s", file=progress)
     show(state.table, state.counts)
-
-
-__all__ = ["DB", "HALT", "slow_factor"]

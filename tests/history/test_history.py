@@ -66,6 +66,7 @@ def good():
     rows = [row(s, name) for s, name in zip(trunk[1:], ids)]
     views = [h.View(f"n{node}", ["ok"], trunk[-1], list(rows), 0, TXID0 + len(rows)) for node in range(3)]
     return h.History(TXID0, writes, reads, takeovers, views, {TXID0 + s[0]: sum_of(s) for s in trunk[1:]},
+                     files=[(node, TXID0 + s[0], sum_of(s)) for node in range(3) for s in trunk[3:]],
                      said=[(1, TXID0 + 5, sum_of(trunk[5]), "committed"), (2, TXID0 + 9, 7, "not_committed"),
                            (0, TXID0 + 9, sum_of(branch[9]), "committed")])
 
@@ -139,6 +140,21 @@ class Good(unittest.TestCase):
         self.assertEqual({p.kind for p in h.check(history).problems}, {"stale read"})
         late.dead = True
         self.assertEqual(h.check(history).problems, [])
+
+
+    def test_good__old_primary_shows_what_failed_and_was_dropped__no_problem_and_only_by_position(self):
+        for position, expected in ((True, set()), (False, {"dirty read"})):
+            history = good()
+            last = of(history, "d2")
+            state = (last.n + 1, h.digest_after(last.digest, "d3"))
+            history.writes.append(h.Write("d3", 1, "w1", 10.4, 10.8, h.FAILED, *state, last.digest))
+            read = copy.deepcopy(at_read(history, 0, 10))
+            read.began, read.ended, read.n, read.digest, read.again, read.count, read.pos = 10.9, 11.0, *state, state, state[0], None
+            read.entries = [row(state, "d3")] + read.entries
+            history.reads.append(read)
+            if position:
+                history.takeovers[0].old[TXID0 + state[0]] = sum_of(state)
+            self.assertEqual({p.kind for p in h.check(history).problems}, expected)
 
 
 class Spoiled(unittest.TestCase):
@@ -355,6 +371,9 @@ class Spoiled(unittest.TestCase):
             read = at_read(history, 1, 5)
             read.pos = (read.pos[0], read.pos[1] ^ 1)
         self.finds({"diverged"}, spoil)
+
+    def test_diverged__a_nodes_ltx_file_is_another__found(self):
+        self.finds({"diverged"}, lambda history: history.files.append((2, TXID0 + 4, 5)))
 
     def test_position_back__without_a_failover__found(self):
         def spoil(history):
