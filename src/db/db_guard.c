@@ -104,16 +104,11 @@ static int take_guard_locked(struct db *db)
  */
 static int is_settled(struct db *db, bool *ret)
 {
-	struct role_state *role = calloc(1, sizeof *role);
 	bool unsettled = false;
 	int err = 0;
 
-	if (!role)
-		return -ENOMEM;
-	role_get(db->config->role, role);
-	if (role->kind != ROLE_REPLICA)
+	if (role_kind_now(db->config->role) != ROLE_REPLICA)
 		err = lfs_files_unsettled(&db->files, &unsettled);
-	free(role);
 	*ret = !unsettled;
 	return err;
 }

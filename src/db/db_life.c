@@ -358,17 +358,13 @@ static int send_drop(struct db *db, struct upstream *up, struct pos before)
 
 static int drop(struct db *db)
 {
-	struct role_state *role = calloc(1, sizeof *role);
+	enum role_kind kind = role_kind_now(db->config->role);
 	struct upstream *up = NULL;
 	struct pos before = {0};
 	int err;
 
-	if (!role)
-		return -ENOMEM;
-	role_get(db->config->role, role);
-	if (role->kind != ROLE_UNKNOWN)
-		up = role->kind == ROLE_PRIMARY ? db->self : db->remote;
-	free(role);
+	if (kind != ROLE_UNKNOWN)
+		up = kind == ROLE_PRIMARY ? db->self : db->remote;
 	if (!up)
 		return -EHOSTUNREACH;
 	err = db_give_guard_locked(db);

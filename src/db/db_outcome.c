@@ -76,17 +76,10 @@ static int probe(struct db *db, bool replica, struct pos *ret, struct upstream_n
 /* One more look at the primary, which may be another one by now. */
 static void look(struct db *db, const struct changeset *cs, const struct upstream_node *sent_to, int *absent, int *absent_elsewhere)
 {
-	struct role_state *role = calloc(1, sizeof *role);
 	struct upstream_node node;
 	struct pos pos;
-	bool replica;
 
-	if (!role) /* the next time */
-		return;
-	role_get(db->config->role, role);
-	replica = role->kind == ROLE_REPLICA;
-	free(role);
-	if (probe(db, replica, &pos, &node) != 0)
+	if (probe(db, role_kind_now(db->config->role) == ROLE_REPLICA, &pos, &node) != 0)
 		return;
 	if (!upstream_node_equal(&node, sent_to))
 		*absent_elsewhere += pos.txid < cs->after.txid; /* else LiteFS here will pass it, too */
@@ -171,18 +164,12 @@ void db_note_unknown_locked(struct db *db, const struct db_unknown *u)
 static int find_verdict(struct db *db, const struct db_unknown *u, struct pos pos, bool absent)
 {
 	int ours = db_ltx_is_of(db, u->after.txid, u->node_id, u->timestamp_ms);
-	struct role_state *role;
 	enum role_kind kind;
 
 	if (absent)
 		return u->drop && ours == 1 ? 1 : -EAGAIN;
 	if (ours == 1 && u->here) {
-		role = calloc(1, sizeof *role);
-		if (!role)
-			return -EAGAIN;
-		role_get(db->config->role, role);
-		kind = role->kind;
-		free(role);
+		kind = role_kind_now(db->config->role);
 		if (kind == ROLE_UNKNOWN || (kind == ROLE_REPLICA && pos.txid == u->after.txid))
 			return -EAGAIN;
 	}

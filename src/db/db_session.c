@@ -190,19 +190,6 @@ void db_tick_sessions_locked(struct db *db, int64_t now, int64_t *next_ns)
 
 /* ---- the calls ---- */
 
-static bool is_primary(struct db *db)
-{
-	struct role_state *role = calloc(1, sizeof *role);
-	bool yes;
-
-	if (!role)
-		return false;
-	role_get(db->config->role, role);
-	yes = role->kind == ROLE_PRIMARY;
-	free(role);
-	return yes;
-}
-
 static int begin_locked(struct db *db, struct db_session *s, struct db_gw_call *call)
 {
 	struct db_session **tail = &db->sessions;
@@ -239,7 +226,7 @@ int db_gw_begin(struct db *db, uint64_t id, uint64_t peer, int64_t until_ns, str
 	int err;
 
 	call->id = id;
-	if (!is_primary(db))
+	if (role_kind_now(db->config->role) != ROLE_PRIMARY)
 		return -EHOSTUNREACH;
 	fresh = calloc(1, sizeof *fresh);
 	if (!fresh)

@@ -30,19 +30,16 @@ static struct upstream *choose_locked(struct db *db)
 {
 	bool absent = db->absent;
 	bool gateway = db->gateway && !absent && db->mode == DB_MODE_WAL && clock_now_ns() >= db->gateway_retry_ns;
-	struct role_state *role = malloc(sizeof *role);
 	struct upstream *up = NULL;
+	enum role_kind kind;
 
-	if (!role)
-		return NULL;
 	pthread_mutex_unlock(&db->mu);
-	role_get(db->config->role, role);
+	kind = role_kind_now(db->config->role);
 	pthread_mutex_lock(&db->mu);
-	if (role->kind == ROLE_PRIMARY)
+	if (kind == ROLE_PRIMARY)
 		up = absent ? db->own : db->self;
-	else if (role->kind == ROLE_REPLICA)
+	else if (kind == ROLE_REPLICA)
 		up = gateway ? db->gateway : db->remote;
-	free(role);
 	return up;
 }
 

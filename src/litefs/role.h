@@ -60,6 +60,15 @@ void role_stop(struct role *role); /* joins the thread, in bounded time; NULL is
 
 void role_get(struct role *role, struct role_state *ret);
 
+/* What most want to know of it. */
+static inline enum role_kind role_kind_now(struct role *role)
+{
+	struct role_state state;
+
+	role_get(role, &state);
+	return state.kind;
+}
+
 /* The epoch alone, lock-free: cheap enough for every transaction. */
 uint64_t role_epoch(const struct role *role);
 

@@ -175,18 +175,7 @@ static const char *target_url(const struct remote *r, const struct role_state *r
 /* Own: LiteFS waits for the HALT's end before it follows anyone, so after begin and around /tx is when to look. */
 static bool still_the_target(const struct remote *r)
 {
-	struct role_state *role;
-	bool yes;
-
-	if (!is_own(r))
-		return true;
-	role = malloc(sizeof *role);
-	if (!role)
-		return false;
-	role_get(r->base.config.role, role);
-	yes = role->kind == ROLE_PRIMARY;
-	free(role);
-	return yes;
+	return !is_own(r) || role_kind_now(r->base.config.role) == ROLE_PRIMARY;
 }
 
 /* A replica answers /halt and /tx too (LITEFS.md, 1): ask who it is before its HALT is trusted. */

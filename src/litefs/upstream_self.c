@@ -40,17 +40,9 @@ static struct self *to_self(const struct upstream *up)
 	return (struct self *)up;
 }
 
-static bool is_primary(struct self *s)
+static bool is_primary(const struct self *s)
 {
-	struct role_state *role = malloc(sizeof *role);
-	bool yes;
-
-	if (!role)
-		return false;
-	role_get(s->base.config.role, role);
-	yes = role->kind == ROLE_PRIMARY;
-	free(role);
-	return yes;
+	return role_kind_now(s->base.config.role) == ROLE_PRIMARY;
 }
 
 static void release(struct self *s)
