@@ -544,7 +544,7 @@ static int take_lock(int fd, int64_t wait_ms)
 int mount_check_lock(const struct settings *opt, int *ret_fd)
 {
 	char path[PATH_MAX];
-	uint64_t id;
+	uint64_t id = 0;
 	int fd, len, ret = make_dirs(opt->state_dir);
 
 	if (ret) {
