@@ -314,7 +314,7 @@ def main():
         logs = os.environ["LITEFWD_TEST_LOGS"] = tempfile.mkdtemp(prefix="litefwd-stacks-logs-")
     os.makedirs(options.build, exist_ok=True)
     try:
-        with Cluster(n=3, litefwd_opts={"halt_timeout": "2s"}, env={"TMPDIR": tempfile.gettempdir()}) as cluster:
+        with Cluster(n=3, litefwd_opts={"halt_timeout": "2s"}) as cluster:
             report.test("harness__application_that_does_nothing__found_out", run_liar, cluster)
             for stack in chosen:
                 table.append({"stack": stack.name, "journal": stack.journal})

@@ -53,8 +53,13 @@ scenario() {
 		'INSERT INTO item(name) SELECT name FROM item_import' 'DROP TABLE item_import'
 	expect items "$(sql 'SELECT count(*) FROM item')" 3000
 	# Prepared, with parameters
-	printf '%s\n' ".parameter init" ".parameter set :name 'item-1'" "SELECT count(*) FROM item WHERE name = :name;" | sql >"$TMPDIR/parameters"
-	expect parameters "$(cat "$TMPDIR/parameters")" 1
+	count=$(sql <<-'END'
+		.parameter init
+		.parameter set :name 'item-1'
+		SELECT count(*) FROM item WHERE name = :name;
+	END
+	)
+	expect parameters "$count" 1
 	echo "bulk ok"
 
 	fails "UNIQUE constraint failed: account.name (19)" "INSERT INTO account(name, balance) VALUES ('alice', 1)"
