@@ -160,7 +160,8 @@ class Good(unittest.TestCase):
     def test_good__failed_and_brought_back_by_a_second_failover__counted_and_only_by_position(self):
         for position, expected in ((True, set()), (False, {"false failure", "false verdict"})):
             history = good()
-            of(history, "t9").verdict = h.FAILED
+            failed = of(history, "t9")
+            failed.verdict, failed.began, failed.ended = h.FAILED, 8.6, 8.7
             history.said.append((1, TXID0 + 9, history.positions[TXID0 + 9], "not_committed"))
             history.reads = [r for r in history.reads if r.n < 9]
             if not position:
