@@ -286,13 +286,15 @@ def readers_overlap(run, node, upstream):
 # ---------------------------------------------------------------- roles (Consul)
 
 def keep_branch(takeover, old):
-    """What the old primary had, before it follows the new one: by it the checker knows what LiteFS has dropped."""
+    """What the old primary had, before it follows the new one: by it the checker knows what LiteFS has dropped. kept: the new one's."""
     takeover.old = ltx_positions(old)
 
 
 def hand_over(run, new):
     old = run.cluster.primary
-    keep_branch(promote(run.cluster, run, new), old)
+    takeover = promote(run.cluster, run, new)
+    keep_branch(takeover, old)
+    takeover.kept = ltx_positions(new)
 
 
 def handed_over(name, action, upstreams):
@@ -333,6 +335,7 @@ def failed_over(name, action, upstreams, unreplicated=False, acknowledged=False)
             front.remove(fault)
             fault.lose()
         run.takeovers.append(takeover.wait(run.cluster))
+        takeover.kept = ltx_positions(takeover.new)
         run.net.streams[old].hold_streams(False)
         if not acknowledged:
             victim.commit()

@@ -6,7 +6,9 @@ clusters, processes and files: history_run.py collects, tests/history/test_histo
 The database is a chain (history_client.py): transaction number n makes state (n, digest), and digest = digest_after(the one before,
 id). So one number names all that was written before it; nothing else is written, and n tells the TXID: txid0 + n. States are a
 tree: its trunk is what survived, its branches what LiteFS' asynchronous failover has dropped. A branch is recognised by position: the old primary had
-that TXID with one checksum (Takeover.old), the surviving history has it with another, or ends before. Times are one clock's, seconds.
+that TXID with one checksum (Takeover.old), the surviving history has it with another, or ends before. A second failover may drop a
+branch in favour of one that the first had dropped, where a node comes back with it: then what was rightly said to have failed is
+brought back, which is recognised in the same way, and counted. Times are one clock's, seconds.
 
 What is said of each broken promise (Problem.kind):
     lost            acknowledged, was seen or built upon, and is gone
@@ -32,7 +34,7 @@ import hashlib
 START = (0, 0)
 ACKNOWLEDGED, FAILED, BUSY, UNKNOWN, OPEN = "acknowledged", "failed", "busy", "unknown", "open"
 VERDICTS = (ACKNOWLEDGED, FAILED, BUSY, UNKNOWN, OPEN)
-OUTCOMES = ("committed", "not committed", "busy", "unknown", "dropped")
+OUTCOMES = ("committed", "not committed", "busy", "unknown", "dropped", "brought back")
 
 Problem = collections.namedtuple("Problem", "kind text")
 
@@ -204,20 +206,25 @@ class _Checker:
     # -- branches
 
     def _dropped_by(self, state):
-        """The takeover that dropped that state, which was acknowledged or read, by position; None."""
+        """
+        The takeover that dropped that state, which was acknowledged or read, by position; None. Where the new primary stood says nothing if
+        a checksum does: it may have come back with a branch of its own, and stand at the same TXID with another.
+        """
         if self._survived(state):
             return None
-        txid = self.h.txid0 + state[0]
+        txid, write = self.h.txid0 + state[0], self.by_state.get(state)
         for number, takeover in enumerate(self.h.takeovers):
-            there = takeover.old.get(txid)
-            if there is not None and txid > takeover.txid and self.h.positions.get(txid) != there:
-                if self.claims.setdefault((number, state[0]), state) == state:
-                    return takeover
+            there, survived = takeover.old.get(txid), self.h.positions.get(txid)
+            if there is None or (txid <= takeover.txid if survived is None else survived == there):
+                continue
+            if write and write.began <= takeover.ended and self.claims.setdefault((number, state[0]), state) == state:
+                return takeover
         return None
 
-    def _was_dropped(self, write):
-        takeover = self._dropped_by(write.state) if write.state else None
-        return takeover is not None and write.began <= takeover.ended
+    def _brought_back(self, txid, since):
+        """After that moment LiteFS dropped another transaction of that TXID, in favour of the one that survived."""
+        survived = self.h.positions.get(txid)
+        return survived is not None and any(t.old.get(txid, survived) != survived and t.ended >= since for t in self.h.takeovers)
 
     def _descends(self, state, from_state):
         while state and state[0] > from_state[0]:
@@ -258,7 +265,7 @@ class _Checker:
         if write.verdict == ACKNOWLEDGED:
             if there:
                 return "committed"
-            if self._was_dropped(write):
+            if write.state and self._dropped_by(write.state):
                 return "dropped"
             add("lost" if write.state in self.seen else "false success", f"{write}")
             return "not committed"
@@ -267,6 +274,8 @@ class _Checker:
             return "unknown"
         if write.verdict == OPEN:
             return "committed" if there else "not committed"
+        if there and write.verdict == FAILED and write.n == n and self._brought_back(self.h.txid0 + n, write.began):
+            return "brought back"
         if there:
             add("false failure", f"{write} is there as number {n}")
         return "busy" if write.verdict == BUSY else "not committed"
@@ -350,7 +359,7 @@ class _Checker:
     def _another(self, txid, checksum):
         """Not what survived, nor what a failover dropped."""
         there = self.h.positions.get(txid)
-        return there is not None and there != checksum and not any(t.old.get(txid) == checksum and txid > t.txid for t in self.h.takeovers)
+        return there is not None and there != checksum and not any(t.old.get(txid) == checksum for t in self.h.takeovers)
 
     def _positions(self):
         for node, txid, checksum in self.h.files:
@@ -372,5 +381,6 @@ class _Checker:
             old = any(t.old.get(txid) == checksum for t in self.h.takeovers)
             if there is None:
                 continue
-            if (verdict == "committed" and there != checksum and not old) or (verdict == "not_committed" and there == checksum):
+            if (verdict == "committed" and there != checksum and not old) or (
+                    verdict == "not_committed" and there == checksum and not self._brought_back(txid, 0)):
                 self.result.add("false verdict", f"n{node} said {verdict} of TXID {txid}, {checksum:016x}, and it is {there:016x}")

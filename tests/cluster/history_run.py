@@ -216,7 +216,7 @@ class HistoryRun:
         self.conns = {}  # node -> (Conn, name)
         self.events = []  # (node index, event): of the test's own
         self.restarts = {node.index: [] for node in cluster.nodes}  # (killed, gone) of litefwd
-        self.takeovers = []  # failover.Takeover, with old
+        self.takeovers = []  # failover.Takeover, with old and kept: (fault_kinds.py)
         self.unknown, self.said = [], []  # (when, node, TXID), (node, TXID, checksum, verdict): of the logs
         self.effects = []  # (kind, upstream, id): faults that took effect
         self._ending = threading.Event()
@@ -340,7 +340,7 @@ class HistoryRun:
         self._find_unknown(undecided)
         positions = {}
         for takeover in self.takeovers:
-            positions.update((txid, checksum) for txid, checksum in takeover.old.items() if txid <= takeover.txid)
+            positions = {txid: checksum for txid, checksum in {**positions, **takeover.kept}.items() if txid <= takeover.txid}
         files = [(node.index, *found) for node in self.cluster.nodes for found in ltx_positions(node).items()]
         positions.update((txid, checksum) for node, txid, checksum in files if node == self.cluster.primary.index)
         takeovers = [history.Takeover(t.began, t.ended, t.txid, t.old) for t in self.takeovers]

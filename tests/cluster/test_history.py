@@ -8,6 +8,7 @@ says how many took effect, by kind, upstream, and what became of the transaction
     busy            BUSY, and it is nowhere
     unknown         an I/O error, litefwd has said "unknown" of it, and it is there or not
     dropped         acknowledged, and LiteFS' own failover has dropped it, as its position says
+    brought back    a failover had dropped it, its client was told so, and the next failover has dropped what came instead
 
 make check-soak goes on until LITEFWD_SOAK_FAULTS (10,000) have taken effect, in rounds, each a new cluster with a seed of its own.
 LITEFWD_SOAK_STATE=FILE keeps what was counted, and the next run goes on from there.

@@ -106,7 +106,7 @@ class Good(unittest.TestCase):
     def test_good__every_verdict_and_a_failover__no_problem_and_each_outcome(self):
         result = h.check(good())
         self.assertEqual(result.problems, [], result.text())
-        self.assertEqual(result.outcomes(), {"committed": 11, "not committed": 2, "busy": 2, "unknown": 2, "dropped": 2})
+        self.assertEqual(result.outcomes(), {"committed": 11, "not committed": 2, "busy": 2, "unknown": 2, "dropped": 2, "brought back": 0})
         self.assertEqual(result.unknown_there, 1)
 
     def test_good__in_any_order_of_its_records__the_same(self):
@@ -157,6 +157,34 @@ class Good(unittest.TestCase):
             self.assertEqual({p.kind for p in h.check(history).problems}, expected)
 
 
+    def test_good__failed_and_brought_back_by_a_second_failover__counted_and_only_by_position(self):
+        for position, expected in ((True, set()), (False, {"false failure", "false verdict"})):
+            history = good()
+            failed = of(history, "t9")
+            failed.verdict, failed.began, failed.ended = h.FAILED, 8.6, 8.7
+            history.said.append((1, TXID0 + 9, history.positions[TXID0 + 9], "not_committed"))
+            history.reads = [r for r in history.reads if r.n < 9]
+            if not position:
+                for ident in ("d1", "d2"):
+                    of(history, ident).verdict = h.OPEN
+                history.takeovers, history.said = [], [said for said in history.said if said[0] != 0]
+            result = h.check(history)
+            self.assertEqual({p.kind for p in result.problems}, expected, result.text())
+            self.assertEqual(result.outcome["t9"] == "brought back", position)
+
+    def test_good__two_failovers_drop_the_same_txid__each_its_own(self):
+        """The second one's primary has come back with a branch of its own, and stands at that TXID, too."""
+        for order in (1, -1):
+            history = good()
+            first, fork = of(history, "d1"), of(history, "d1").prev
+            again = h.Write("e1", 1, "w1", 12.5, 12.55, h.ACKNOWLEDGED, first.n, h.digest_after(fork, "e1"), fork)
+            history.writes = (history.writes + [again])[::order]
+            history.takeovers.append(h.Takeover(12.6, 12.9, TXID0 + first.n, {TXID0 + first.n: sum_of(again.state)}))
+            history.reads = [r for r in history.reads if r.began < 12 or r.began > 13]
+            result = h.check(history)
+            self.assertEqual((result.problems, result.outcome["e1"], result.outcome["d1"]), ([], "dropped", "dropped"), result.text())
+
+
 class Spoiled(unittest.TestCase):
     def finds(self, kinds, spoil):
         history = good()
@@ -181,6 +209,7 @@ class Spoiled(unittest.TestCase):
     def test_lost__below_the_takeovers_position__not_taken_for_dropped(self):
         def spoil(history):
             history.takeovers[0].txid = TXID0 + FORK + 1
+            del history.positions[TXID0 + FORK + 1]
             history.reads = [r for r in history.reads if (r.n, r.node) not in ((10, 0), (10, 1))]
         self.finds({"lost"}, spoil)
 
