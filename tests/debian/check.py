@@ -264,8 +264,9 @@ def test_unit__replica__ready_writable_and_seen_by_other_units(place):
     with place.machine(place.tree(*place.installed)) as machine:
         with_unit(machine, "printf 'umask = 0\\n" + re.search(r"`(metrics = [^`]*)`", open(RUNNING, encoding="utf-8").read())[1] +
                   "\\n' >>/etc/litefwd/data.conf")
-        shown = show(machine, "StatusText", "Type", "MainPID", "WatchdogUSec")
-        assert shown["StatusText"] == "replica, the primary is other", shown
+        # Ready is when the local LiteFS answers; whether that has found its primary yet is another matter.
+        wait_until("the status says what it is", lambda: show(machine, "StatusText")["StatusText"] == "replica, the primary is other")
+        shown = show(machine, "Type", "MainPID", "WatchdogUSec")
         assert shown["WatchdogUSec"] not in ("0", "infinity")
         pid = shown["MainPID"]
         assert machine.run(f"readlink /proc/{pid}/ns/mnt /proc/1/ns/mnt | uniq | wc -l").strip() == "1", "a mount namespace of its own"
