@@ -185,9 +185,6 @@ struct db_gw_call {
 	uint32_t waiting; /* others that want WRITE, known ones */
 	bool yield;
 	bool unknown; /* commit: result is 0 or an error, but may be applied */
-	/* db's own */
-	struct spool *ltx;
-	struct db_gw_call *next;
 };
 
 /*

@@ -18,9 +18,9 @@
 #define QUOTA_MIN 4
 /* A gateway that is not there, or cannot have this database, is asked again after so long. */
 #define GATEWAY_RETRY_NS (3 * NS_PER_S)
-/* Others wait for it: less than KEEP_NS, but more than SQLite sleeps after its first tries. */
 #define REFRESH_WAIT_NS (2 * NS_PER_S)
 #define REFRESH_REST 5 /* after one in vain, so many times as long as it held the lock */
+/* Others wait for it: less than KEEP_NS, but more than SQLite sleeps after its first tries. */
 #define GATEWAY_KEEP_NS (40 * NS_PER_MS)
 
 static struct log_limit limit_begin;

@@ -11,6 +11,7 @@
 #include "litefs/http.h"
 #include "litefs/role.h"
 #include "prog/check.h"
+#include "prog/options.h"
 
 #define TIMEOUT_MS 3000
 #define CLOCK_MAX_MS 5000
@@ -18,16 +19,7 @@
 /* 0 and the role as it is within TIMEOUT_MS: on a replica with the primary's URL, if it can be had. */
 static int find_role(const struct settings *opt, struct role_state *ret)
 {
-	const struct role_config config = {
-		.litefs_url = opt->litefs_url,
-		.primary_url = opt->primary_url,
-		.gateway_url = opt->gateway_url,
-		.lease_hostname = opt->lease_hostname,
-		.lease_url = opt->lease_url,
-		.consul_url = opt->lease_consul_url,
-		.consul_key = opt->lease_consul_key,
-		.node_id = random_u64(),
-	};
+	const struct role_config config = options_role_config(opt, random_u64());
 	int64_t until = clock_now_ns() + TIMEOUT_MS * NS_PER_MS;
 	struct role *role;
 	int err = role_start(&config, &role);

@@ -355,21 +355,12 @@ static int serve(const struct settings *opt, struct notify *notify, int ready_fd
 	struct link link = {.mutex = PTHREAD_MUTEX_INITIALIZER, .notify = notify};
 	struct aborter aborter;
 	struct role *role = NULL;
-	struct role_config config = {
-		.litefs_url = opt->litefs_url,
-		.primary_url = opt->primary_url,
-		.gateway_url = opt->gateway_url,
-		.lease_hostname = opt->lease_hostname,
-		.lease_url = opt->lease_url,
-		.consul_url = opt->lease_consul_url,
-		.consul_key = opt->lease_consul_key,
-		.node_id = random_u64(),
-		.on_change = on_role_change,
-		.on_tx = on_tx,
-		.ctx = &link,
-	};
+	struct role_config config = options_role_config(opt, random_u64());
 	int ret, code;
 
+	config.on_change = on_role_change;
+	config.on_tx = on_tx;
+	config.ctx = &link;
 	start_log(opt);
 	signals_set();
 	privileges_raise_files();

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/settings.h"
+#include "litefs/role.h"
 
 /* Where litefwd.conf is by default: sysconfdir is the build's. */
 #ifdef SYSCONFDIR
@@ -33,6 +34,9 @@ int options_parse(struct settings *opt, int argc, char **argv, const char *defau
 
 /* Reads litefs_config= and fills what was not given, litefs_dir too. 0 or negative errno (message printed). */
 int options_resolve(struct settings *opt);
+
+/* How role is asked, of resolved settings, which it borrows; callbacks are the caller's to add. */
+struct role_config options_role_config(const struct settings *opt, uint64_t node_id);
 
 /* Durations "250ms", "10s", "2m"; sizes "64M". 0 or -EINVAL. */
 int options_parse_duration(const char *text, int64_t *ret_ms);

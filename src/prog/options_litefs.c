@@ -123,3 +123,16 @@ int options_resolve(struct settings *opt)
 	return 0;
 }
 
+struct role_config options_role_config(const struct settings *opt, uint64_t node_id)
+{
+	return (struct role_config){
+		.litefs_url = opt->litefs_url,
+		.primary_url = opt->primary_url,
+		.gateway_url = opt->gateway_url,
+		.lease_hostname = opt->lease_hostname,
+		.lease_url = opt->lease_url,
+		.consul_url = opt->lease_consul_url,
+		.consul_key = opt->lease_consul_key,
+		.node_id = node_id,
+	};
+}
