@@ -140,7 +140,8 @@ int lfs_files_size_forced(const struct lfs_files *files, int64_t *ret)
 	return 0;
 }
 
-int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret)
+/* By name: kept open or not, the file may have been unlinked since. */
+static int look_at_wal(const struct lfs_files *files, int sync, int64_t *ret_size)
 {
 	char path[4096 + 300];
 	struct statx stx;
@@ -148,14 +149,19 @@ int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret)
 
 	if (err)
 		return err;
-	if (statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_SIZE, &stx) < 0) {
-		if (errno != ENOENT)
-			return -errno;
-		*ret = 0;
-		return 0;
-	}
-	*ret = (int64_t)stx.stx_size;
+	if (statx(AT_FDCWD, path, sync, STATX_SIZE, &stx) < 0)
+		return -errno;
+	*ret_size = (int64_t)stx.stx_size;
 	return 0;
+}
+
+int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret)
+{
+	int err = look_at_wal(files, AT_STATX_FORCE_SYNC, ret);
+
+	if (err == -ENOENT)
+		*ret = 0;
+	return err == -ENOENT ? 0 : err;
 }
 
 /* A direct client that lives. (What this process holds itself is no conflict.) */
@@ -166,7 +172,7 @@ static bool another_holds_reserved(const struct lfs_files *files)
 	return fcntl(files->db_fd, F_GETLK, &fl) == 0 && fl.l_type != F_UNLCK;
 }
 
-static int journal_is_hot(const struct lfs_files *files, bool *ret)
+int lfs_files_journal_is_hot(const struct lfs_files *files, bool *ret)
 {
 	int fd = open_file(files, "-journal", O_RDONLY);
 	char first = 0;
@@ -194,7 +200,7 @@ int lfs_files_unsettled(const struct lfs_files *files, bool *ret)
 	if (err)
 		return err;
 	*ret = true;
-	return wal_size > 0 ? 0 : journal_is_hot(files, ret);
+	return wal_size > 0 ? 0 : lfs_files_journal_is_hot(files, ret);
 }
 
 bool lfs_dir_alive(const char *dir)
@@ -222,29 +228,22 @@ static int open_wal_again(struct lfs_files *files)
 
 int lfs_files_open_wal(struct lfs_files *files)
 {
-	char path[4096 + 300];
-	int err = path_of(files, "-wal", path, sizeof path);
+	int64_t size;
 
-	if (err)
-		return err;
-	/* Kept open or not, the file may have been unlinked since: look by name. */
-	if (files->wal_fd >= 0 && access(path, F_OK) == 0)
+	if (files->wal_fd >= 0 && look_at_wal(files, AT_STATX_DONT_SYNC, &size) == 0)
 		return 0;
 	return open_wal_again(files);
 }
 
-int lfs_files_keep_wal(struct lfs_files *files)
+int lfs_files_keep_wal(struct lfs_files *files, int64_t *ret_size)
 {
-	char path[4096 + 300];
-	struct statx stx;
-	int err = path_of(files, "-wal", path, sizeof path);
+	int err;
 
-	if (err)
-		return err;
 	/* The kernel may still know a name that a removal has just taken away. */
-	if (files->wal_fd >= 0 && statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_SIZE, &stx) == 0)
+	if (files->wal_fd >= 0 && look_at_wal(files, AT_STATX_FORCE_SYNC, ret_size) == 0)
 		return 0;
-	return open_wal_again(files);
+	err = open_wal_again(files);
+	return err ? err : lfs_files_wal_size(files, ret_size);
 }
 
 void lfs_ident_get(const char *data_dir, const char *name, struct lfs_ident *ret)

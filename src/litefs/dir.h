@@ -72,13 +72,19 @@ int lfs_files_wal_size(const struct lfs_files *files, int64_t *ret);
  */
 int lfs_files_unsettled(const struct lfs_files *files, bool *ret);
 
+/* The second of the two. */
+int lfs_files_journal_is_hot(const struct lfs_files *files, bool *ret);
+
 /* True if this directory is a FUSE mount that answers: what it does not list does not exist. */
 bool lfs_dir_alive(const char *dir);
 
-/* NAME-wal is there and open (created if need be): LiteFS exits when WRITE is released without it. */
+/* NAME-wal is there, as far as the kernel knows, and open (created if need be): LiteFS exits when WRITE is released without it. */
 int lfs_files_open_wal(struct lfs_files *files);
 
-/* The same, asked of LiteFS itself: under WRITE, and before it is released (a removal by a direct client takes no lock). */
-int lfs_files_keep_wal(struct lfs_files *files);
+/*
+ * The same, asked of LiteFS itself: under WRITE, and before it is released (a removal by a direct client takes no lock).
+ * ret_size: the file's; under WRITE nobody else changes it.
+ */
+int lfs_files_keep_wal(struct lfs_files *files, int64_t *ret_size);
 
 #endif

@@ -34,6 +34,7 @@ struct guard {
 	bool writer;
 	bool exclusive;
 	bool rollback; /* what writer and exclusive stand for */
+	int64_t wal_size; /* of NAME-wal, as it was when WRITE was taken */
 };
 
 void guard_init(struct guard *guard, struct lfs_files *files);
@@ -52,6 +53,9 @@ void guard_set_rollback(struct guard *guard, bool rollback);
 
 int guard_take_writer(struct guard *guard);
 int guard_give_writer(struct guard *guard);
+
+/* Under writer: lfs_files_unsettled(), without asking again what taking it has told. */
+int guard_unsettled(const struct guard *guard, bool *ret);
 
 /* Upgrade of the readers' lock in place, and back to it (or to none, when readers is not held). */
 int guard_take_exclusive(struct guard *guard);

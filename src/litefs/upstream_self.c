@@ -110,7 +110,7 @@ static int self_begin(struct upstream *up, struct pos have, int64_t until_ns, st
 	err = take_writer(s, until_ns);
 	if (err)
 		return begin_error(err);
-	err = lfs_files_unsettled(up->config.guard->files, &unsettled);
+	err = guard_unsettled(up->config.guard, &unsettled);
 	if (!err && unsettled)
 		err = -EUCLEAN;
 	if (!err)

@@ -70,7 +70,7 @@ int __wrap_lfs_files_pos(const struct lfs_files *files, struct pos *ret)
 }
 
 int __wrap_lfs_files_open_wal(struct lfs_files *files);
-int __wrap_lfs_files_keep_wal(struct lfs_files *files);
+int __wrap_lfs_files_keep_wal(struct lfs_files *files, int64_t *ret_size);
 
 /* The directory is no mount, and these ask for themselves whether it is one. */
 static int open_wal(struct lfs_files *files)
@@ -88,9 +88,11 @@ int __wrap_lfs_files_open_wal(struct lfs_files *files)
 	return atomic_load(&litefs_restarted) && files->wal_fd >= 0 ? -ENOTCONN : open_wal(files);
 }
 
-int __wrap_lfs_files_keep_wal(struct lfs_files *files)
+int __wrap_lfs_files_keep_wal(struct lfs_files *files, int64_t *ret_size)
 {
-	return open_wal(files);
+	int err = open_wal(files);
+
+	return err ? err : lfs_files_wal_size(files, ret_size);
 }
 
 ssize_t __wrap_lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off);

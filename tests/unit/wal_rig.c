@@ -17,7 +17,7 @@ int __real_lfs_files_pos(const struct lfs_files *files, struct pos *ret);
 ssize_t __wrap_lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off);
 ssize_t __real_lfs_files_read(const struct lfs_files *files, void *buf, size_t len, off_t off);
 int __wrap_lfs_files_open_wal(struct lfs_files *files);
-int __wrap_lfs_files_keep_wal(struct lfs_files *files);
+int __wrap_lfs_files_keep_wal(struct lfs_files *files, int64_t *ret_size);
 int __wrap_upstream_gateway_new(const struct upstream_config *config, struct upstream **ret);
 
 int __wrap_lfs_files_pos(const struct lfs_files *files, struct pos *ret)
@@ -40,9 +40,11 @@ int __wrap_lfs_files_open_wal(struct lfs_files *files)
 	return files->wal_fd < 0 ? -errno : 0;
 }
 
-int __wrap_lfs_files_keep_wal(struct lfs_files *files)
+int __wrap_lfs_files_keep_wal(struct lfs_files *files, int64_t *ret_size)
 {
-	return __wrap_lfs_files_open_wal(files);
+	int err = __wrap_lfs_files_open_wal(files);
+
+	return err ? err : lfs_files_wal_size(files, ret_size);
 }
 
 _Atomic(void (*)(void)) gateway_begun;
