@@ -460,7 +460,7 @@ void db_role_changed(struct db *db)
 	db->away_ns = 0;
 	db->primary_pos = (struct pos){0}; /* of another one, perhaps */
 	/* U gives it back at once: LiteFS waits for its locks before it follows anyone. A begin may have ended already, and its worker wait for mu. */
-	if (db->up_state == UP_BEGIN || db->up_state == UP_HELD || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH)
+	if (db->up_state == UP_BEGIN || db->up_state == UP_HELD || db_is_publishing_locked(db))
 		db->doomed = true;
 	if ((db->up_state == UP_BEGIN || db->renewing) && db->up)
 		upstream_abort(db->up);

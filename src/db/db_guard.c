@@ -39,7 +39,7 @@ int db_give_guard_locked(struct db *db)
 
 	db_token_enter_locked(db);
 	/* Readers may have been let in while the token was waited for (I1); those of a poisoned view need no guard. */
-	if (!db->guard_held || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH || db->settling ||
+	if (!db->guard_held || db_is_publishing_locked(db) || db->settling ||
 	    (db_readers_locked(db) && !db->poison && !db->stop)) {
 		db_token_leave_locked(db);
 		return db->guard_held ? -EBUSY : 0;
@@ -314,7 +314,7 @@ static int drain_locked(struct db *db, int64_t wait_ns)
 
 static bool writer_locked(const struct db *db)
 {
-	return db_writer_locked(db) != NULL || db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH;
+	return db_writer_locked(db) != NULL || db_is_publishing_locked(db);
 }
 
 static void fold_locked(struct db *db)

@@ -324,6 +324,7 @@ bool db_is_over(const struct db *db); /* stop, and its grace is over; without mu
 unsigned db_readers_locked(const struct db *db);
 struct lock_owner *db_writer_locked(const struct db *db); /* holds WRITE, or RESERVED in a rollback mode */
 enum lock_slot db_write_slot_locked(const struct db *db);
+bool db_is_publishing_locked(const struct db *db); /* a commit, or what else gives the clients new pages, is under way */
 bool db_reader_claims_locked(const struct db *db); /* somebody holds READ1..4 exclusively, to set its mark */
 bool db_single_locked(const struct db *db, pid_t tgid); /* the process has at most one connection */
 
@@ -368,6 +369,10 @@ void db_expire_locked(struct db *db, int64_t now_ns, int64_t *next_ns);
 
 /* db_locks.c */
 void db_session_unlock_locked(struct db *db, uint64_t id);
+/* WRITE, when db_write_request_locked() or its like has found that it may be given: to a client here, or a session. */
+void db_grant_write_locked(struct db *db, struct lock_owner *owner);
+/* It was told BUSY, and comes again. owner NULL: it is gone. */
+void db_note_refused_write_locked(struct db *db, struct lock_owner *owner);
 int db_lock_request_locked(struct db *db, const struct db_lock *lock, struct db_call *call);
 int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slots, bool parked);
 int db_write_request_locked(struct db *db, struct lock_owner *owner);
@@ -487,6 +492,5 @@ int db_ltx_header(struct db *db, uint64_t txid, struct ltx_header *ret);
 
 /* True if the LTX file of this transaction in LiteFS' data directory is that one. 1, 0, or negative errno: cannot tell. */
 int db_ltx_is_of(struct db *db, uint64_t txid, uint64_t node_id, int64_t timestamp_ms);
-int db_ltx_path(struct db *db, uint64_t txid, char *ret, size_t size);
 
 #endif

@@ -180,15 +180,24 @@ int db_read_request_locked(struct db *db, struct lock_owner *owner, uint32_t slo
 	return 0;
 }
 
+static void hold_back_locked(struct db *db, struct lock_owner *owner)
+{
+	int64_t now;
+
+	if (owner->hold_back_ns || !owner->write_refused_ns || (owner->shared & SLOTS_READ) || !in_queue_locked(db))
+		return;
+	now = clock_now_ns();
+	if (now - owner->write_refused_ns < HOLD_BACK_RECENT_NS)
+		owner->hold_back_ns = now + (db_single_locked(db, owner->tgid) ? HOLD_BACK_SINGLE_NS : HOLD_BACK_NS);
+}
+
 static int read_lock_locked(struct db *db, struct lock_owner *owner, uint32_t slots, struct db_call *call)
 {
 	int result;
 	int64_t now;
 
 	came_again(owner);
-	now = clock_now_ns();
-	if (!owner->hold_back_ns && in_queue_locked(db) && now - owner->write_refused_ns < HOLD_BACK_RECENT_NS && !(owner->shared & SLOTS_READ))
-		owner->hold_back_ns = now + (db_single_locked(db, owner->tgid) ? HOLD_BACK_SINGLE_NS : HOLD_BACK_NS);
+	hold_back_locked(db, owner);
 	result = db_read_request_locked(db, owner, slots, false);
 	if (result == 0)
 		owner->retry_ns = 0; /* on the header that it has seen */
@@ -239,6 +248,18 @@ static int wait_or_not_locked(struct db *db)
 	return -EAGAIN;
 }
 
+void db_grant_write_locked(struct db *db, struct lock_owner *owner)
+{
+	db->committed_in_hold = false;
+	if (db->keep_until_ns) { /* the time that clients took to come back is not their turn */
+		db->keep_until_ns = 0;
+		db->hold_since_ns = clock_now_ns();
+		db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
+	}
+	db->between = false;
+	lock_grant(&db->locks, owner, SLOT_BIT(db_write_slot_locked(db)), true);
+}
+
 /* I5. Grants, sends away, or says that the call may wait. */
 int db_write_request_locked(struct db *db, struct lock_owner *owner)
 {
@@ -277,15 +298,8 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 			pthread_cond_signal(&db->u_cond);
 			return DB_PARKED;
 		}
-		db->committed_in_hold = false;
-		if (db->keep_until_ns) { /* the time that clients took to come back is not their turn */
-			db->keep_until_ns = 0;
-			db->hold_since_ns = clock_now_ns();
-			db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
-		}
-		db->between = false;
 		db_local_writer_locked(db);
-		lock_grant(&db->locks, owner, SLOT_BIT(wanted), true);
+		db_grant_write_locked(db, owner);
 		return 0;
 	case UP_IDLE:
 		if (clock_now_ns() < db->begin_retry_ns)
@@ -307,6 +321,14 @@ int db_write_request_locked(struct db *db, struct lock_owner *owner)
 	return -EAGAIN;
 }
 
+void db_note_refused_write_locked(struct db *db, struct lock_owner *owner)
+{
+	db->stats.busy_write++;
+	db->writer_sent_away_ns = clock_now_ns();
+	if (owner)
+		owner->write_refused_ns = db->writer_sent_away_ns;
+}
+
 static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_call *call)
 {
 	int result = db_write_request_locked(db, owner);
@@ -316,10 +338,8 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 		db_measure(DB_HISTOGRAM(db, write_wait[result != 0]), 0);
 	if (result == 0)
 		owner->write_refused_ns = 0;
-	if (result == -EAGAIN) {
-		db->stats.busy_write++;
-		db->writer_sent_away_ns = owner->write_refused_ns = clock_now_ns();
-	}
+	if (result == -EAGAIN)
+		db_note_refused_write_locked(db, owner);
 	if (result != DB_PARKED || !call)
 		return result;
 	if (db->absent && !db_writer_locked(db)) {
@@ -338,8 +358,7 @@ static int write_lock_locked(struct db *db, struct lock_owner *owner, struct db_
 	} else if (db_writer_locked(db) && !db->holder) {
 		/* It may be of the same process. */
 		db_measure(DB_HISTOGRAM(db, write_wait[1]), 0);
-		db->stats.busy_write++;
-		db->writer_sent_away_ns = owner->write_refused_ns = clock_now_ns();
+		db_note_refused_write_locked(db, owner);
 		return -EAGAIN;
 	} else {
 		wait_ns = db->rtt_ns * 3 / 2;

@@ -18,30 +18,30 @@
 /* What was sent may still be under way in a buffer somewhere: absent this often before it counts. */
 #define PROBES 3
 
-int db_ltx_path(struct db *db, uint64_t txid, char *ret, size_t size)
+int db_ltx_open(struct db *db, uint64_t txid)
 {
 	struct role_state *role = calloc(1, sizeof *role);
-	int n;
+	char path[4096 + 400];
+	int fd, n;
 
 	if (!role)
 		return -ENOMEM;
 	role_get(db->config->role, role);
-	n = snprintf(ret, size, "%s/dbs/%s/ltx/%016" PRIx64 "-%016" PRIx64 ".ltx", role->path, db->name, txid, txid);
+	n = snprintf(path, sizeof path, "%s/dbs/%s/ltx/%016" PRIx64 "-%016" PRIx64 ".ltx", role->path, db->name, txid, txid);
 	free(role);
-	return n < 0 || (size_t)n >= size ? -ENAMETOOLONG : 0;
+	if (n < 0 || (size_t)n >= sizeof path)
+		return -ENAMETOOLONG;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 int db_ltx_header(struct db *db, uint64_t txid, struct ltx_header *ret)
 {
 	uint8_t buf[LTX_HEADER_SIZE];
-	char path[4096 + 400];
-	int fd, n = db_ltx_path(db, txid, path, sizeof path);
+	int n, fd = db_ltx_open(db, txid);
 
-	if (n)
-		return n;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	n = (int)pread(fd, buf, sizeof buf, 0);
 	close(fd);
 	return n == (int)sizeof buf ? ltx_header_decode(buf, ret) : -EBADMSG;

@@ -38,14 +38,8 @@ static void answer(struct db *db, struct db_call **pp, int result)
 		if (owner)
 			owner->sent_away_ns = clock_now_ns();
 	}
-	if (result == -EAGAIN && call->kind == PARK_WRITE) {
-		struct lock_owner *owner = lock_owner_find(&db->locks, call->owner);
-
-		db->stats.busy_write++;
-		db->writer_sent_away_ns = clock_now_ns();
-		if (owner)
-			owner->write_refused_ns = db->writer_sent_away_ns;
-	}
+	if (result == -EAGAIN && call->kind == PARK_WRITE)
+		db_note_refused_write_locked(db, lock_owner_find(&db->locks, call->owner));
 	if (result == 0 && call->kind == PARK_WRITE) {
 		struct lock_owner *owner = lock_owner_find(&db->locks, call->owner);
 

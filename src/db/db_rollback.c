@@ -32,6 +32,11 @@ struct lock_owner *db_writer_locked(const struct db *db)
 	return db->locks.exclusive[db_write_slot_locked(db)];
 }
 
+bool db_is_publishing_locked(const struct db *db)
+{
+	return db->up_state == UP_COMMIT || db->up_state == UP_PUBLISH;
+}
+
 void db_note_state_locked(struct db *db, const uint8_t *page1)
 {
 	if (!seen_states_add(&db->seen, page1, db->tip))

@@ -8,9 +8,7 @@
  * (db_readers_locked() counts it): so it is to the rest of db what a client of this node is. WRITE is LiteFS' too, by the self upstream.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "db/db_commit.h"
@@ -48,13 +46,19 @@ static void drop(struct db *db, struct db_session *s)
 	free(s);
 }
 
+/* What each answer says. */
+static void describe(const struct db *db, struct db_gw_call *call)
+{
+	call->pos = db->tip;
+	call->waiting = db_count_waiting_locked(db);
+}
+
 static void answer_wait(struct db *db, struct db_session *s, int result)
 {
 	struct db_gw_call *call = s->call;
 
 	s->call = NULL;
-	call->pos = db->tip;
-	call->waiting = db_count_waiting_locked(db);
+	describe(db, call);
 	call->call.done(&call->call, result);
 }
 
@@ -100,14 +104,7 @@ static int hold(struct db *db, struct db_session *s)
 	if (!owner)
 		return -ENOMEM;
 	db_turn_start_locked(db, s->peer);
-	db->committed_in_hold = false;
-	if (db->keep_until_ns) {
-		db->keep_until_ns = 0;
-		db->hold_since_ns = clock_now_ns();
-		db->hold_end_ns = db->hold_since_ns + db->hold_span_ns;
-	}
-	db->between = false;
-	lock_grant(&db->locks, owner, SLOT_BIT(SLOT_WRITE), true);
+	db_grant_write_locked(db, owner);
 	db->holder = s;
 	s->held = true;
 	s->lease_ns = clock_now_ns() + LEASE_NS;
@@ -211,8 +208,7 @@ static int begin_locked(struct db *db, struct db_session *s, struct db_gw_call *
 			unlink_session(db, s);
 			return err;
 		}
-		call->pos = db->tip;
-		call->waiting = db_count_waiting_locked(db);
+		describe(db, call);
 		return 0;
 	}
 	s->call = call;
@@ -239,8 +235,7 @@ int db_gw_begin(struct db *db, uint64_t id, uint64_t peer, int64_t until_ns, str
 		err = is_lost_locked(db, s, clock_now_ns()) ? -EPERM : 0;
 		if (!err) {
 			s->lease_ns = clock_now_ns() + LEASE_NS;
-			call->pos = db->tip;
-			call->waiting = db_count_waiting_locked(db);
+			describe(db, call);
 		}
 	} else if (db->stop || db->absent || db->mode != DB_MODE_WAL || lock_owner_find(&db->locks, id)) {
 		err = -ENOTSUP;
@@ -292,8 +287,7 @@ void db_end_session_commit_locked(struct db *db, struct db_session *s, enum verd
 {
 	struct db_gw_call *call = s->call;
 
-	call->pos = db->tip;
-	call->waiting = db_count_waiting_locked(db);
+	describe(db, call);
 	call->unknown = verdict == VERDICT_UNKNOWN;
 	call->yield = db->end_wanted || db->drop_call || ((call->waiting || db_locals_wait_locked(db)) && db_turn_is_over_locked(db)) ||
 		      /* LiteFS' own waiters (HALT, direct clients) cannot be seen before they have had their turn: one for them, now and then. */
@@ -362,15 +356,4 @@ void db_stop_sessions_locked(struct db *db)
 			answer_wait(db, s, -EIO);
 		drop(db, s);
 	}
-}
-
-int db_ltx_open(struct db *db, uint64_t txid)
-{
-	char path[4096 + 400];
-	int err = db_ltx_path(db, txid, path, sizeof path), fd;
-
-	if (err)
-		return err;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
 }

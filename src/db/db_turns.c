@@ -131,5 +131,5 @@ void db_local_writer_left_locked(struct db *db)
 
 bool db_local_turn_over_locked(struct db *db)
 {
-	return db->sessions && db_next_session_locked(db) && db->turn_peer == 0 && db_turn_is_over_locked(db);
+	return db->sessions && db->turn_peer == 0 && db_turn_is_over_locked(db) && db_next_session_locked(db);
 }

@@ -284,52 +284,33 @@ static void begin_locked(struct db *db)
 	pthread_cond_signal(&db->g_cond);
 }
 
-static void end_locked(struct db *db)
+/* Of LiteFS' own lock, for which there is no queue: when may this node ask for it again? */
+static void rest_locked(struct db *db, bool self, int64_t now, int64_t held)
 {
 	const struct settings *s = db->config->settings;
-	struct upstream *up = db->up;
-	int64_t now, held, pause_ns;
-	int peers;
 	bool used_up, long_pause;
+	int64_t pause_ns;
+	int peers;
 
-	db->up_state = UP_END;
-	db_end_holder_locked(db);
-	pthread_mutex_unlock(&db->mu);
-	upstream_end(up);
-	pthread_mutex_lock(&db->mu);
-	now = clock_now_ns();
-	held = now - db->hold_since_ns;
-	db_measure(DB_HISTOGRAM(db, hold[db_path_of(up)]), held);
-	PROBE3(upstream_end, db->name, (int)db_path_of(up), held);
-	db->up_state = UP_IDLE;
-	db->doomed = db->end_wanted = db->catching = false;
 	used_up = held >= db->hold_span_ns || db->turn_commits >= db->turn_quota;
 	/* A hold that was used up is followed by the full pause, a short one by a short one; alone, a quarter will do. */
 	pause_ns = s->halt_pause_ms * NS_PER_MS;
 	if (held < s->halt_max_hold_ms * NS_PER_MS)
 		pause_ns = held * s->halt_pause_ms / (s->halt_max_hold_ms ? s->halt_max_hold_ms : 1);
 	peers = db_peers_locked(db, now);
-	db->yielding = false;
 	if (!peers)
 		pause_ns /= 4;
-	if (upstream_kind(up) == UPSTREAM_GATEWAY) { /* it has a queue */
-		db->pause_until_ns = now;
-		db->turn_over = false;
-		db_answer_writes_locked(db, 0);
-		pthread_cond_signal(&db->g_cond);
-		return;
-	}
 	long_pause = used_up && ++db->turns % LONG_PAUSE_EVERY == 0;
 	if (long_pause || now - db->long_pause_ns > LONG_PAUSE_PERIOD_NS) {
 		pause_ns = pause_ns < LONG_PAUSE_NS ? LONG_PAUSE_NS : pause_ns;
 		db->long_pause_ns = now;
-		db->long_gap = upstream_kind(up) == UPSTREAM_SELF;
+		db->long_gap = self;
 		db->want_gap |= db->long_gap;
 	}
 	db->pause_until_ns = now + pause_ns;
 	db->turn_end_ns = now;
 	db->turn_end_txid = db->tip.txid;
-	if (upstream_kind(up) == UPSTREAM_SELF && used_up) {
+	if (self && used_up) {
 		/*
 		 * LiteFS' waiters get in only when neither our readers nor our writers are there, and this
 		 * node is quickest to come back: leave each of the others the time that it had itself.
@@ -341,6 +322,29 @@ static void end_locked(struct db *db)
 			db->pause_until_ns = now + theirs;
 		db->want_gap = true;
 	}
+}
+
+static void end_locked(struct db *db)
+{
+	struct upstream *up = db->up;
+	int64_t now, held;
+
+	db->up_state = UP_END;
+	db_end_holder_locked(db);
+	pthread_mutex_unlock(&db->mu);
+	upstream_end(up);
+	pthread_mutex_lock(&db->mu);
+	now = clock_now_ns();
+	held = now - db->hold_since_ns;
+	db_measure(DB_HISTOGRAM(db, hold[db_path_of(up)]), held);
+	PROBE3(upstream_end, db->name, (int)db_path_of(up), held);
+	db->up_state = UP_IDLE;
+	db->doomed = db->end_wanted = db->catching = db->yielding = false;
+	db->pause_until_ns = now;
+	if (upstream_kind(up) == UPSTREAM_GATEWAY) /* it has a queue */
+		db->turn_over = false;
+	else
+		rest_locked(db, upstream_kind(up) == UPSTREAM_SELF, now, held);
 	db_answer_writes_locked(db, 0); /* who still waits wants the next one */
 	pthread_cond_signal(&db->g_cond);
 }
