@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-from cluster import SqlError, slow_factor
+from cluster import SqlError, slow_factor, wait_until
 from failover import DB, come_back, kill_primary, promote
 from history_run import GATEWAY, HALT, SELF, Victim, ltx_positions
 
@@ -302,6 +302,8 @@ def handed_over(name, action, upstreams):
     def inject(run, node, upstream):
         old = run.cluster.primary
         new = next(n for n in run.cluster.nodes if n not in (old, node))
+        # One that needs a snapshot cannot take over: LiteFS waits for WRITE to make it, and so for the victim.
+        wait_until(f"n{new.index} follows n{old.index}", lambda: new.pos(DB) == old.pos(DB), 60)
         held = Held(run, node, upstream, action)
         if not held.victim:
             return False
