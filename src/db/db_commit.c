@@ -90,6 +90,7 @@ void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t f
 	db->up_pos = db->primary_pos = cs->after;
 	db->tip_pages = cs->new_pages;
 	db->commit_seq++;
+	db->committed_ns = clock_now_ns();
 	clock_gettime(CLOCK_REALTIME, &db->changed_at);
 	if (db->up_state == UP_PUBLISH)
 		return;

@@ -62,7 +62,7 @@ int db_give_guard_locked(struct db *db)
 }
 
 /* 0: held. -EAGAIN: LiteFS is applying, or halted. A database that LiteFS does not have needs no lock, but a look. */
-static int take_guard_locked(struct db *db)
+int db_take_guard_locked(struct db *db)
 {
 	int err;
 
@@ -317,10 +317,19 @@ static bool writer_locked(const struct db *db)
 	return db_writer_locked(db) != NULL || db_is_publishing_locked(db);
 }
 
+/* When what was committed here is to go into the file, if nobody is there by then. */
+static int64_t idle_fold_at_locked(const struct db *db)
+{
+	if (db->wal.committed <= 1 || db->behind_count)
+		return INT64_MAX;
+	return db->want_fold ? 0 : db->committed_ns + FOLD_IDLE_NS;
+}
+
 static void fold_locked(struct db *db)
 {
 	int err;
 
+	db->want_fold = false;
 	if (db->absent)
 		db->must_fold = db->unpublished = db->switching = false;
 	if (db_files_get_locked(db) != 0)
@@ -426,7 +435,7 @@ static void catch_up_locked(struct db *db)
 				db->litefs_pos = pos;
 			there = !err && pos_equal(pos, target);
 		}
-		while (there && take_guard_locked(db) == -EAGAIN && clock_now_ns() < until) {
+		while (there && db_take_guard_locked(db) == -EAGAIN && clock_now_ns() < until) {
 			pthread_mutex_unlock(&db->mu);
 			clock_sleep_ns(100 * NS_PER_US);
 			pthread_mutex_lock(&db->mu);
@@ -552,8 +561,12 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	}
 	if (!readers && now < db->returning_until_ns)
 		return db->returning_until_ns;
+	if (!readers && !writer_locked(db) && db->want_fold && now >= idle_fold_at_locked(db)) {
+		fold_locked(db);
+		return 0;
+	}
 	if (!readers && now - db->idle_since_ns >= GUARD_IDLE_NS) {
-		if (!writer_locked(db) && db->wal.committed > 1 && !db->behind_count)
+		if (!writer_locked(db) && now >= idle_fold_at_locked(db))
 			fold_locked(db);
 		else if (db_give_guard_locked(db) != 0)
 			return now + NS_PER_MS;
@@ -580,11 +593,11 @@ static int64_t step_away_locked(struct db *db, int64_t now)
 		return now + 5 * NS_PER_MS;
 	if (db->poison)
 		return now + 20 * NS_PER_MS;
-	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard)
-		return now + 3600 * NS_PER_S;
+	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard && now < idle_fold_at_locked(db))
+		return idle_fold_at_locked(db) < now + 3600 * NS_PER_S ? idle_fold_at_locked(db) : now + 3600 * NS_PER_S;
 	if (now < db->gap_until_ns)
 		return db->gap_until_ns;
-	if (take_guard_locked(db) != 0)
+	if (db_take_guard_locked(db) != 0)
 		return clock_now_ns() + 300 * NS_PER_US;
 	db->want_guard = false;
 	validate_locked(db);

@@ -182,6 +182,8 @@ struct db {
 	enum journal_end journal_end; /* of the commit in progress */
 	uint64_t commit_seq;
 	struct timespec changed_at; /* wall clock of tip */
+	int64_t committed_ns; /* of the last commit here */
+	bool want_fold; /* somebody looks at the database file itself */
 	uint8_t *scratch; /* one page, under mu */
 
 	/* locks of clients */
@@ -317,6 +319,8 @@ struct db {
 #define STOP_GRACE_NS (2 * NS_PER_S)
 #define KEEP_NS (200 * NS_PER_MS)
 #define FOLD_FRAMES 1000
+/* After a fold each connection drops what it has cached: not before the writers have rested for so long. */
+#define FOLD_IDLE_NS NS_PER_S
 #define FOLD_BYTES (1u << 20)
 
 /* db.c */
@@ -456,6 +460,7 @@ void db_drop(struct db *db); /* U; mu held, let go inside */
 
 /* db_guard.c, db_view.c: G */
 int db_give_guard_locked(struct db *db); /* and U, before a drop. -EBUSY: readers are there */
+int db_take_guard_locked(struct db *db); /* and U, for a session. mu is let go. Valid is what says so after it */
 void *db_guard_main(void *arg);
 int db_reset(struct db *db, struct pos pos); /* mu not held, guard held, nobody reads */
 int db_fold(struct db *db);

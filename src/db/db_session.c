@@ -78,9 +78,8 @@ static bool can_hold_locked(struct db *db)
 	if (db->poison || db->must_fold || db->need_ckpt || db->gate_closed || db->switching || db->drop_call)
 		return false;
 	if (db->up_state == UP_IDLE && now >= db->begin_retry_ns && !(db->yielding && now < db->pause_until_ns)) {
-		db->want_begin = true;
+		db->want_begin = true; /* U takes the guard as well */
 		pthread_cond_signal(&db->u_cond);
-		want_guard_locked(db); /* both at once: the caller waits for the slower one, not for their sum */
 	}
 	if (db->up_state != UP_HELD || db->doomed || db->end_wanted || db->renewing || db->catching || !db->up_is_self)
 		return false;

@@ -205,6 +205,21 @@ static void note_begin_locked(struct db *db, const struct upstream *up, int err,
 		db_measure(DB_HISTOGRAM(db, begin[db_path_of(up)][outcome]), took_ns);
 }
 
+/*
+ * A session is also a reader (hold() in db_session.c). Under WRITE LiteFS stays at pos; if that is not ours, or the guard is
+ * not to be had at once, it is G's business.
+ */
+static void take_guard_along_locked(struct db *db, struct pos pos)
+{
+	if (!db->sessions || db->guard_held || db->absent || db->mode != DB_MODE_WAL || db_take_guard_locked(db) != 0)
+		return;
+	if (!db->valid && !db->rebuild && db_pos_fits_locked(db, pos)) {
+		db->valid = true;
+		db->behind_lost_ns = 0;
+		db->litefs_pos = pos;
+	}
+}
+
 static void begin_locked(struct db *db)
 {
 	int64_t start = clock_now_ns();
@@ -230,6 +245,8 @@ static void begin_locked(struct db *db)
 	}
 	if (!err)
 		publish_bundle_locked(db, &grant);
+	if (!err && up == db->self)
+		take_guard_along_locked(db, grant.pos);
 	pos = grant.pos;
 	note_begin_locked(db, up, err, start);
 	if (err) {

@@ -279,6 +279,7 @@ void db_refresh(struct db *db)
 
 	pthread_mutex_lock(&db->mu);
 	while (!fresh_locked(db) && clock_now_ns() < until && db->ckpt_failures < CKPT_PATIENCE) {
+		db->want_fold = true;
 		if (db->guard_held && db->valid) { /* G folds when it has been idle; who comes again and again keeps it from that */
 			if (clock_now_ns() >= until_fold)
 				break;

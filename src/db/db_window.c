@@ -9,6 +9,7 @@
 #include "db/db_internal.h"
 
 #define WIDEN_NS (15 * NS_PER_MS)
+#define SOON_NS (3 * NS_PER_MS / 2)
 #define LEND_MIN_NS (20 * NS_PER_MS) /* what a waiter needs that has waited for some 100 ms */
 
 int db_files_get(struct db *db)
@@ -212,7 +213,7 @@ void db_lend_guard(struct db *db)
 int db_await_pos(struct db *db, struct pos after, int64_t until_ns)
 {
 	int64_t pause_ns = 40 * NS_PER_US;
-	int64_t widen_ns = clock_now_ns() + WIDEN_NS;
+	int64_t start_ns = clock_now_ns(), widen_ns = start_ns + WIDEN_NS;
 	uint64_t seen_txid = 0;
 
 	for (;;) {
@@ -233,7 +234,8 @@ int db_await_pos(struct db *db, struct pos after, int64_t until_ns)
 			widen_ns = INT64_MAX;
 		}
 		clock_sleep_ns(pause_ns);
-		if (pause_ns < NS_PER_MS)
+		/* It mostly comes with the answer: a look costs a page of the kernel's cache. */
+		if (pause_ns < NS_PER_MS && clock_now_ns() - start_ns > SOON_NS)
 			pause_ns += pause_ns / 4;
 	}
 }

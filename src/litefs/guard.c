@@ -100,16 +100,8 @@ static int take_write(struct guard *guard)
 	if (err)
 		return err;
 	err = set_shm(guard, F_WRLCK, WAL_WRITE_BYTE, 1);
-	if (err) {
+	if (err)
 		set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
-		return err;
-	}
-	/* Between the two another node's removal may have taken "-wal" away, which SHARED does not prevent. */
-	err = lfs_files_keep_wal(guard->files, &guard->wal_size);
-	if (err) {
-		set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
-		set_shm(guard, F_UNLCK, WAL_DMS_BYTE, 1);
-	}
 	return err;
 }
 
@@ -144,16 +136,24 @@ int guard_take_writer(struct guard *guard)
 	return 0;
 }
 
-int guard_unsettled(const struct guard *guard, bool *ret)
+int guard_unsettled(struct guard *guard, bool *ret)
 {
+	int64_t wal_size;
+	int err;
+
 	if (guard->rollback)
 		return lfs_files_unsettled(guard->files, ret);
+	/* Before WRITE was had another node's removal may have taken "-wal" away, which SHARED does not prevent. */
+	err = lfs_files_keep_wal(guard->files, &wal_size);
+	if (err)
+		return err;
 	*ret = true;
-	return guard->wal_size > 0 ? 0 : lfs_files_journal_is_hot(guard->files, ret);
+	return wal_size > 0 ? 0 : lfs_files_journal_is_hot(guard->files, ret);
 }
 
 int guard_give_writer(struct guard *guard)
 {
+	int64_t wal_size;
 	int err;
 
 	if (!guard->writer)
@@ -161,7 +161,7 @@ int guard_give_writer(struct guard *guard)
 	err = guard->exclusive ? guard_give_exclusive(guard) : 0;
 	/* A direct client's removal of the database asks for no lock, and takes "-wal" away. */
 	if (!err && !guard->rollback)
-		err = lfs_files_keep_wal(guard->files, &guard->wal_size);
+		err = lfs_files_keep_wal(guard->files, &wal_size);
 	if (!err)
 		err = guard->rollback ? set_db(guard, F_UNLCK, SQLITE_PENDING_BYTE)
 				      : set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);
@@ -225,8 +225,10 @@ int guard_try_alone(struct guard *guard)
 
 void guard_before_close(struct guard *guard)
 {
+	int64_t wal_size;
+
 	if (guard->writer && !guard->rollback)
-		lfs_files_keep_wal(guard->files, &guard->wal_size);
+		lfs_files_keep_wal(guard->files, &wal_size);
 }
 
 void guard_forget(struct guard *guard)

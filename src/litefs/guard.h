@@ -15,7 +15,7 @@
  * there, for it would need a "-wal"; giving these back makes LiteFS do nothing.
  *
  * All of litefwd's locks on a file belong to one owner, this process, so this module
- * counts what still needs SHARED. Threads: one at a time per object (db's token).
+ * counts what still needs SHARED. Threads: one at a time per object (db's token), but for guard_unsettled().
  * Each call is one to three round trips to LiteFS; it may block as long as LiteFS does.
  * Errors: -EAGAIN somebody else has it, nothing is held that was not; other negative
  * errno: LiteFS is gone, what is held is undefined until guard_forget().
@@ -34,7 +34,6 @@ struct guard {
 	bool writer;
 	bool exclusive;
 	bool rollback; /* what writer and exclusive stand for */
-	int64_t wal_size; /* of NAME-wal, as it was when WRITE was taken */
 };
 
 void guard_init(struct guard *guard, struct lfs_files *files);
@@ -54,8 +53,8 @@ void guard_set_rollback(struct guard *guard, bool rollback);
 int guard_take_writer(struct guard *guard);
 int guard_give_writer(struct guard *guard);
 
-/* Under writer: lfs_files_unsettled(), without asking again what taking it has told. */
-int guard_unsettled(const struct guard *guard, bool *ret);
+/* Under writer, first of all: NAME-wal is made sure of, and then as lfs_files_unsettled(). Readers may be taken meanwhile. */
+int guard_unsettled(struct guard *guard, bool *ret);
 
 /* Upgrade of the readers' lock in place, and back to it (or to none, when readers is not held). */
 int guard_take_exclusive(struct guard *guard);

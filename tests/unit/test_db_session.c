@@ -1796,6 +1796,7 @@ static void bundle__view_lost_meanwhile__nothing_published_and_usable_after(void
 		assert_replica_usable(c);
 		write_once(c, 1, 'a'); /* as before */
 		assert_true(rig_wait_idle(c->l));
+		db_refresh(c->l->db); /* so that the old pages are LiteFS' */
 	}
 }
 
