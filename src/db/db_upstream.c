@@ -218,6 +218,7 @@ static void take_guard_along_locked(struct db *db, struct pos pos)
 		db->behind_lost_ns = 0;
 		db->litefs_pos = pos;
 	}
+	pthread_cond_signal(&db->g_cond); /* who gives it back */
 }
 
 static void begin_locked(struct db *db)
