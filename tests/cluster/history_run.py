@@ -21,7 +21,7 @@ import time
 
 import history
 import history_client
-from cluster import HERE, Cluster, HarnessError, Port, SqlError, slow_factor
+from cluster import HERE, Cluster, HarnessError, Port, SqlError, slow_factor, wait_until
 from failover import DB
 from faults import FaultProxy
 
@@ -242,6 +242,7 @@ class HistoryRun:
         argv = [sys.executable, "-B", os.path.join(HERE, "history_client.py"), kind, name, node.path(DB), node.direct_path(DB) + "-pos", log,
                 str(pause), str(self.rng.randrange(1 << 30))]
         self.clients.append((self.cluster.spawn(argv, name="history", stdout=subprocess.DEVNULL), node, log))
+        wait_until(f"{name} has begun", lambda: os.path.exists(log), 60)  # and knows its signals
 
     def stop(self, timeout=60):
         for process, *_ in self.clients:
