@@ -216,14 +216,17 @@ static void self_settle(struct upstream *up)
 static void self_end(struct upstream *up)
 {
 	struct self *s = to_self(up);
+	struct upstream_config *c = &up->config;
 	struct pos pos;
 
 	if (!s->held)
 		return;
 	s->held = false;
-	release(s);
+	c->guard_enter(c->ctx);
+	guard_give_writer(c->guard);
 	/* Nobody waits now: the next begin finds it in the kernel's cache. */
-	lfs_files_pos(up->config.guard->files, &pos);
+	lfs_files_pos(c->guard->files, &pos);
+	c->guard_leave(c->ctx);
 }
 
 static int64_t self_hold_until(const struct upstream *up)
