@@ -190,7 +190,7 @@ void db_files_gone_locked(struct db *db, int err)
 	log_warn("litefs_gone", "db=%s error=\"%s\" do=\"litefwd reopens the database when LiteFS is back\"", db->name,
 		 strerror(-err));
 	db->files_ok = false;
-	if (db->up_is_self && (db->up_state == UP_HELD || db->up_state == UP_COMMIT))
+	if (db->up_state == UP_BEGIN ? db->up == db->self : db->up_is_self && (db->up_state == UP_HELD || db->up_state == UP_COMMIT))
 		db->doomed = true; /* LiteFS' WRITE went with it */
 	db->rebuild = true;
 	db->guard_held = false;

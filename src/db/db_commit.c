@@ -91,6 +91,7 @@ void db_commit_done_locked(struct db *db, const struct changeset *cs, uint32_t f
 	db->tip_pages = cs->new_pages;
 	db->commit_seq++;
 	db->committed_ns = clock_now_ns();
+	db->fold_in_vain = false;
 	clock_gettime(CLOCK_REALTIME, &db->changed_at);
 	if (db->up_state == UP_PUBLISH)
 		return;

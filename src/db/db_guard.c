@@ -82,6 +82,8 @@ int db_take_guard_locked(struct db *db)
 	else if (err == -ENOENT)
 		err = 0; /* still absent */
 	pthread_mutex_lock(&db->mu);
+	if (!err && !db->files_ok && !db->absent)
+		err = -EAGAIN; /* of a LiteFS that is gone: it goes with the descriptors */
 	if (!err) {
 		db->guard_held = true;
 		db->valid = false; /* until the position was looked at */
@@ -320,7 +322,7 @@ static bool writer_locked(const struct db *db)
 /* When what was committed here is to go into the file, if nobody is there by then. */
 static int64_t idle_fold_at_locked(const struct db *db)
 {
-	if (db->wal.committed <= 1 || db->behind_count)
+	if (db->wal.committed <= 1 || db->behind_count || db->fold_in_vain)
 		return INT64_MAX;
 	return db->want_fold ? 0 : db->committed_ns + FOLD_IDLE_NS;
 }
@@ -440,7 +442,7 @@ static void catch_up_locked(struct db *db)
 			clock_sleep_ns(100 * NS_PER_US);
 			pthread_mutex_lock(&db->mu);
 		}
-		if (there && (!db->guard_held || validate_locked(db) != 0))
+		if (there && (!db->guard_held || (!db->valid && validate_locked(db) != 0)))
 			there = false;
 		if (there && db->absent)
 			db->base = db->tip = target;
@@ -489,6 +491,8 @@ static void reopen_locked(struct db *db)
 	if (err == -ENOENT && !lfs_dir_alive(db->config->settings->litefs_dir))
 		err = -ENOTCONN; /* what a LiteFS does not list that is not there exists all the same */
 	pthread_mutex_lock(&db->mu);
+	db->guard_held = db->valid = false;
+	db->guard_epoch++;
 	if (!err) {
 		db->files = files;
 		db->ident = ident;
@@ -587,20 +591,44 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	return idle && gap_at < now + 5 * NS_PER_MS ? gap_at : now + 5 * NS_PER_MS;
 }
 
+/* For what nobody waits for: LiteFS elsewhere is the next reader's business, with all that follows from it. */
+static bool litefs_is_at_tip_locked(struct db *db)
+{
+	struct pos pos;
+	int err = db_files_get_locked(db);
+
+	if (err)
+		return false;
+	pthread_mutex_unlock(&db->mu);
+	err = lfs_files_pos(&db->files, &pos);
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	return !err && pos_equal(pos, db->tip);
+}
+
 static int64_t step_away_locked(struct db *db, int64_t now)
 {
+	int64_t fold_at = idle_fold_at_locked(db);
+	bool wanted;
+
 	if (db->window)
 		return now + 5 * NS_PER_MS;
 	if (db->poison)
 		return now + 20 * NS_PER_MS;
-	if (!reads_parked_locked(db) && !db->must_fold && !db->want_guard && now < idle_fold_at_locked(db))
-		return idle_fold_at_locked(db) < now + 3600 * NS_PER_S ? idle_fold_at_locked(db) : now + 3600 * NS_PER_S;
+	wanted = reads_parked_locked(db) || db->must_fold || db->want_guard;
+	if (!wanted && now < fold_at)
+		return fold_at < now + 3600 * NS_PER_S ? fold_at : now + 3600 * NS_PER_S;
 	if (now < db->gap_until_ns)
 		return db->gap_until_ns;
+	if (!wanted && !litefs_is_at_tip_locked(db)) {
+		db->fold_in_vain = true;
+		return 0;
+	}
 	if (db_take_guard_locked(db) != 0)
-		return clock_now_ns() + 300 * NS_PER_US;
+		return clock_now_ns() + (wanted ? 300 * NS_PER_US : FOLD_RETRY_NS);
 	db->want_guard = false;
-	validate_locked(db);
+	if (!db->valid)
+		validate_locked(db);
 	return 0;
 }
 

@@ -184,6 +184,7 @@ struct db {
 	struct timespec changed_at; /* wall clock of tip */
 	int64_t committed_ns; /* of the last commit here */
 	bool want_fold; /* somebody looks at the database file itself */
+	bool fold_in_vain; /* while nobody was here LiteFS has moved on: the next reader's view begins anew */
 	uint8_t *scratch; /* one page, under mu */
 
 	/* locks of clients */
@@ -321,6 +322,7 @@ struct db {
 #define FOLD_FRAMES 1000
 /* After a fold each connection drops what it has cached: not before the writers have rested for so long. */
 #define FOLD_IDLE_NS NS_PER_S
+#define FOLD_RETRY_NS (50 * NS_PER_MS)
 #define FOLD_BYTES (1u << 20)
 
 /* db.c */

@@ -207,17 +207,20 @@ static void note_begin_locked(struct db *db, const struct upstream *up, int err,
 
 /*
  * A session is also a reader (hold() in db_session.c). Under WRITE LiteFS stays at pos; if that is not ours, or the guard is
- * not to be had at once, it is G's business.
+ * not to be had at once, it is G's business. Not behind a token: what G takes meanwhile it makes valid itself, perhaps by beginning anew.
  */
 static void take_guard_along_locked(struct db *db, struct pos pos)
 {
-	if (!db->sessions || db->guard_held || db->absent || db->mode != DB_MODE_WAL || db_take_guard_locked(db) != 0)
+	if (!db->sessions || db->guard_held || db->token || db->poison || db->rebuild || db->mode != DB_MODE_WAL || !pos_equal(pos, db->tip))
 		return;
-	if (!db->valid && !db->rebuild && db_pos_fits_locked(db, pos)) {
+	if (db->absent || db_files_get_locked(db) != 0)
+		return;
+	if (db_take_guard_locked(db) == 0 && db->guard_held && !db->poison && !db->rebuild && db_pos_fits_locked(db, pos)) {
 		db->valid = true;
 		db->behind_lost_ns = 0;
 		db->litefs_pos = pos;
 	}
+	db_files_put_locked(db);
 	pthread_cond_signal(&db->g_cond); /* who gives it back */
 }
 
@@ -497,10 +500,10 @@ static int64_t held_locked(struct db *db)
 /* 0: look again. Else when. */
 static int64_t tidy_locked(struct db *db)
 {
-	struct upstream *const ups[] = {db->remote, db->own};
+	struct upstream *const ups[] = {db->remote, db->own, db->self};
 	int64_t now = clock_now_ns(), next = INT64_MAX;
 
-	for (int i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof ups / sizeof ups[0]; i++) {
 		int64_t at = upstream_tidy_at(ups[i]);
 
 		if (at <= now) {

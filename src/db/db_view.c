@@ -116,7 +116,7 @@ static void end_restart(struct db *db, bool done)
 	db->rebuild = !done;
 	db->restarted_ns = clock_now_ns();
 	if (done)
-		db->must_fold = db->unpublished = db->switching = false;
+		db->must_fold = db->unpublished = db->switching = db->want_fold = db->fold_in_vain = false;
 	pthread_cond_broadcast(&db->changed);
 	pthread_mutex_unlock(&db->mu);
 }
@@ -279,7 +279,7 @@ void db_refresh(struct db *db)
 
 	pthread_mutex_lock(&db->mu);
 	while (!fresh_locked(db) && clock_now_ns() < until && db->ckpt_failures < CKPT_PATIENCE) {
-		db->want_fold = true;
+		db->want_fold = db->wal.committed > 1;
 		if (db->guard_held && db->valid) { /* G folds when it has been idle; who comes again and again keeps it from that */
 			if (clock_now_ns() >= until_fold)
 				break;

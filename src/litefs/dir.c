@@ -243,7 +243,7 @@ int lfs_files_keep_wal(struct lfs_files *files, int64_t *ret_size)
 	if (files->wal_fd >= 0 && look_at_wal(files, AT_STATX_FORCE_SYNC, ret_size) == 0)
 		return 0;
 	err = open_wal_again(files);
-	return err ? err : lfs_files_wal_size(files, ret_size);
+	return err ? err : look_at_wal(files, AT_STATX_FORCE_SYNC, ret_size);
 }
 
 void lfs_ident_get(const char *data_dir, const char *name, struct lfs_ident *ret)

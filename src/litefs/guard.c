@@ -160,8 +160,11 @@ int guard_give_writer(struct guard *guard)
 		return 0;
 	err = guard->exclusive ? guard_give_exclusive(guard) : 0;
 	/* A direct client's removal of the database asks for no lock, and takes "-wal" away. */
-	if (!err && !guard->rollback)
+	if (!err && !guard->rollback) {
 		err = lfs_files_keep_wal(guard->files, &wal_size);
+		if (err)
+			return err;
+	}
 	if (!err)
 		err = guard->rollback ? set_db(guard, F_UNLCK, SQLITE_PENDING_BYTE)
 				      : set_shm(guard, F_UNLCK, WAL_WRITE_BYTE, 1);

@@ -51,6 +51,7 @@ int guard_give_read0(struct guard *guard);
 void guard_set_rollback(struct guard *guard, bool rollback);
 
 int guard_take_writer(struct guard *guard);
+/* After an error writer is still held if NAME-wal could not be made: to be tried again, or LiteFS is gone. */
 int guard_give_writer(struct guard *guard);
 
 /* Under writer, first of all: NAME-wal is made sure of, and then as lfs_files_unsettled(). Readers may be taken meanwhile. */

@@ -26,12 +26,14 @@
 /* LiteFS writes the file, then the pages, then asks for checksums: slow disks do this much. */
 #define TX_RATE_MIN (INT64_C(4) << 20)
 #define INFO_TIMEOUT_MS 2000
+#define TIDY_NS (100 * NS_PER_MS)
 
 struct self {
 	struct upstream base;
 	struct api *api;
 	struct api_info info; /* scratch */
 	bool held;
+	int64_t tidy_ns; /* when to try again to give back WRITE; INT64_MAX: nothing is left */
 	atomic_bool aborted;
 };
 
@@ -45,12 +47,18 @@ static bool is_primary(const struct self *s)
 	return role_kind_now(s->base.config.role) == ROLE_PRIMARY;
 }
 
+/* That WRITE is still held (guard.h) may be the end of LiteFS, which db finds out, or of its disk's space: tidy tries again. */
 static void release(struct self *s)
 {
 	struct upstream_config *c = &s->base.config;
+	struct pos pos;
+	int err;
 
 	c->guard_enter(c->ctx);
-	guard_give_writer(c->guard);
+	err = guard_give_writer(c->guard);
+	/* Nobody waits now: the next begin finds it in the kernel's cache. */
+	lfs_files_pos(c->guard->files, &pos);
+	s->tidy_ns = err && c->guard->writer ? clock_now_ns() + TIDY_NS : INT64_MAX;
 	c->guard_leave(c->ctx);
 }
 
@@ -216,17 +224,21 @@ static void self_settle(struct upstream *up)
 static void self_end(struct upstream *up)
 {
 	struct self *s = to_self(up);
-	struct upstream_config *c = &up->config;
-	struct pos pos;
 
 	if (!s->held)
 		return;
 	s->held = false;
-	c->guard_enter(c->ctx);
-	guard_give_writer(c->guard);
-	/* Nobody waits now: the next begin finds it in the kernel's cache. */
-	lfs_files_pos(c->guard->files, &pos);
-	c->guard_leave(c->ctx);
+	release(s);
+}
+
+static int64_t self_tidy_at(const struct upstream *up)
+{
+	return ((const struct self *)up)->tidy_ns;
+}
+
+static void self_tidy(struct upstream *up)
+{
+	release(to_self(up));
 }
 
 static int64_t self_hold_until(const struct upstream *up)
@@ -261,6 +273,8 @@ int upstream_self_new(const struct upstream_config *config, struct upstream **re
 		.commit = self_commit,
 		.settle = self_settle,
 		.end = self_end,
+		.tidy_at = self_tidy_at,
+		.tidy = self_tidy,
 		.hold_until = self_hold_until,
 		.rtt_ns = self_rtt_ns,
 		.abort = self_abort,
@@ -272,6 +286,7 @@ int upstream_self_new(const struct upstream_config *config, struct upstream **re
 	if (!s)
 		return -ENOMEM;
 	s->base = (struct upstream){.ops = &ops, .kind = UPSTREAM_SELF, .config = *config};
+	s->tidy_ns = INT64_MAX;
 	err = api_new(config->settings->litefs_url, config->node_id, &s->api);
 	if (err) {
 		free(s);
