@@ -31,6 +31,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -61,6 +62,13 @@ class HarnessError(AssertionError):
 def slow_factor():
     """Stretches every time bound: for sanitizers and busy machines (LITEFWD_TEST_SLOW=3)."""
     return float(os.environ.get("LITEFWD_TEST_SLOW", "1"))
+
+
+def readable(fd, seconds):
+    """select() knows no descriptor above 1023, and a long soak has them."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def wait_until(what, predicate, timeout=30, every=0.01):
@@ -317,11 +325,10 @@ class Conn:
 
     def result(self, timeout=40):
         deadline = time.monotonic() + timeout * slow_factor()
-        import select
         fd = self.process.stdout.fileno()
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([fd], [], [], left)[0]:
+            if left <= 0 or not readable(fd, left):
                 raise HarnessError(f"no answer from SQLite within {timeout} s ({self.path})")
             data = os.read(fd, 1 << 16)
             if not data:
@@ -335,8 +342,7 @@ class Conn:
 
     def pending(self, seconds):
         """True if no answer has come after that many seconds."""
-        import select
-        return b"\n" not in self._buffer and not select.select([self.process.stdout.fileno()], [], [], seconds)[0]
+        return b"\n" not in self._buffer and not readable(self.process.stdout.fileno(), seconds)
 
     def __call__(self, sql, *args, timeout=40):
         self.send(sql, *args)
