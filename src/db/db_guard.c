@@ -160,6 +160,7 @@ static int validate_locked(struct db *db)
 		err = -EBUSY;
 	} else if (!err && !db->rebuild && db_pos_fits_locked(db, pos)) {
 		db->valid = true;
+		db->fold_in_vain = false;
 		db->behind_lost_ns = 0;
 	} else if (!err && behind_still_locked(db, pos)) {
 		err = -EINPROGRESS;
