@@ -533,6 +533,7 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	unsigned readers = db_readers_locked(db);
 	bool idle = db->up_state == UP_IDLE || db->up_state == UP_BEGIN;
 	int64_t gap_at = db->guard_since_ns + hold_max_ns(db);
+	bool unused;
 
 	if (!db->valid) {
 		int err;
@@ -566,14 +567,13 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 	}
 	if (!readers && now < db->returning_until_ns)
 		return db->returning_until_ns;
-	if (!readers && !writer_locked(db) && db->want_fold && now >= idle_fold_at_locked(db)) {
+	unused = !readers && now - db->idle_since_ns >= GUARD_IDLE_NS;
+	if (!readers && !writer_locked(db) && now >= idle_fold_at_locked(db) && (db->want_fold || unused)) {
 		fold_locked(db);
 		return 0;
 	}
-	if (!readers && now - db->idle_since_ns >= GUARD_IDLE_NS) {
-		if (!writer_locked(db) && now >= idle_fold_at_locked(db))
-			fold_locked(db);
-		else if (db_give_guard_locked(db) != 0)
+	if (unused) {
+		if (db_give_guard_locked(db) != 0)
 			return now + NS_PER_MS;
 		else if (db->must_fold && db->behind_count) /* which is why it is taken again at once, and LiteFS is to come in between */
 			db->gap_until_ns = now + gap_ns(GUARD_HOLD_MAX_NS);
@@ -596,15 +596,8 @@ static int64_t step_held_locked(struct db *db, int64_t now)
 static bool litefs_is_at_tip_locked(struct db *db)
 {
 	struct pos pos;
-	int err = db_files_get_locked(db);
 
-	if (err)
-		return false;
-	pthread_mutex_unlock(&db->mu);
-	err = lfs_files_pos(&db->files, &pos);
-	pthread_mutex_lock(&db->mu);
-	db_files_put_locked(db);
-	return !err && pos_equal(pos, db->tip);
+	return db_look_at_pos_locked(db, &pos) == 0 && pos_equal(pos, db->tip);
 }
 
 static int64_t step_away_locked(struct db *db, int64_t now)

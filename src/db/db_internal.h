@@ -466,6 +466,7 @@ int db_take_guard_locked(struct db *db); /* and U, for a session. mu is let go. 
 void *db_guard_main(void *arg);
 int db_reset(struct db *db, struct pos pos); /* mu not held, guard held, nobody reads */
 int db_fold(struct db *db);
+int db_look_at_pos_locked(struct db *db, struct pos *ret); /* LiteFS' here, without its locks. mu is let go */
 bool db_fold_wanted_locked(const struct db *db);
 
 /* db_upstream.c, db_commit.c: U */

@@ -258,19 +258,25 @@ bool db_is_fresh(struct db *db)
 	return fresh;
 }
 
+int db_look_at_pos_locked(struct db *db, struct pos *ret)
+{
+	int err = db_files_get_locked(db);
+
+	if (err)
+		return err;
+	pthread_mutex_unlock(&db->mu);
+	err = lfs_files_pos(&db->files, ret);
+	pthread_mutex_lock(&db->mu);
+	db_files_put_locked(db);
+	return err;
+}
+
 /* True: LiteFS is where the view's base is. */
 static bool unmoved_locked(struct db *db)
 {
 	struct pos pos;
-	int err;
 
-	if (db_files_get_locked(db) != 0)
-		return true;
-	pthread_mutex_unlock(&db->mu);
-	err = lfs_files_pos(&db->files, &pos);
-	pthread_mutex_lock(&db->mu);
-	db_files_put_locked(db);
-	return err || (pos_equal(pos, db->tip) && !db->rebuild && db->wal.committed <= 1);
+	return db_look_at_pos_locked(db, &pos) != 0 || (pos_equal(pos, db->tip) && !db->rebuild && db->wal.committed <= 1);
 }
 
 void db_refresh(struct db *db)

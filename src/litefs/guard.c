@@ -151,17 +151,23 @@ int guard_unsettled(struct guard *guard, bool *ret)
 	return wal_size > 0 ? 0 : lfs_files_journal_is_hot(guard->files, ret);
 }
 
+static int keep_wal(struct guard *guard)
+{
+	int64_t size;
+
+	return guard->rollback ? 0 : lfs_files_keep_wal(guard->files, &size);
+}
+
 int guard_give_writer(struct guard *guard)
 {
-	int64_t wal_size;
 	int err;
 
 	if (!guard->writer)
 		return 0;
 	err = guard->exclusive ? guard_give_exclusive(guard) : 0;
 	/* A direct client's removal of the database asks for no lock, and takes "-wal" away. */
-	if (!err && !guard->rollback) {
-		err = lfs_files_keep_wal(guard->files, &wal_size);
+	if (!err) {
+		err = keep_wal(guard);
 		if (err)
 			return err;
 	}
@@ -228,10 +234,8 @@ int guard_try_alone(struct guard *guard)
 
 void guard_before_close(struct guard *guard)
 {
-	int64_t wal_size;
-
-	if (guard->writer && !guard->rollback)
-		lfs_files_keep_wal(guard->files, &wal_size);
+	if (guard->writer)
+		keep_wal(guard);
 }
 
 void guard_forget(struct guard *guard)
