@@ -7,7 +7,9 @@
  *   commit  POST /tx over the same connection, once, whole, before the lock's end
  *   end     DELETE /halt
  *
- * A lock whose end could not be told is kept in `stale` and told later.
+ * A lock whose end could not be told is kept in `stale` and told later. So is one that we gave up waiting for, again and
+ * again: LiteFS notices late that nobody waits, or not at all (a large WAL's checkpoint comes between its locks and the
+ * HALT), and what it grants after our DELETE would shut the primary's own programs out for its whole life.
  */
 #include "litefs/upstream.h"
 
@@ -33,6 +35,8 @@
 /* A HALT that does not come: does LiteFS answer at all? */
 #define LOOK_NS (2 * NS_PER_S)
 #define TIDY_NS NS_PER_S
+/* The last pause between two DELETEs of a lock that may be granted yet; LiteFS waits for its locks for 10 s at most. */
+#define TIDY_LAST_NS (8 * NS_PER_S)
 #define PAUSE_MAX_NS NS_PER_S
 /* Per outage something like a line of each. */
 #define LOG_MS 60000
@@ -48,8 +52,11 @@
 
 struct stale_halt {
 	uint64_t id;
-	int64_t until_ns;
 	int slot;
+	bool told; /* LiteFS has answered a DELETE, and may still grant it */
+	int64_t pause_ns; /* told again and again, after ever longer pauses; 0: once is enough, for it was ours */
+	int64_t next_ns;
+	int64_t until_ns; /* over by itself */
 };
 
 struct remote {
@@ -67,7 +74,7 @@ struct remote {
 	struct upload_rate rate;
 	struct breaker *breaker; /* of url */
 	uint64_t bad_epoch; /* role's, when it last failed */
-	int64_t tidy_ns;
+	int64_t tidy_ns; /* not before */
 	struct stale_halt stale[STALE_MAX];
 	int stale_count;
 	_Atomic(struct api *) in_call; /* for abort */
@@ -81,52 +88,89 @@ static struct remote *to_remote(const struct upstream *up)
 
 static struct log_limit limit_unreachable, limit_refused;
 
-static void note_stale(struct remote *r, uint64_t id, int slot)
+static void forget_stale(struct remote *r, int i)
 {
-	r->tidy_ns = clock_now_ns() + TIDY_NS;
-	if (r->stale_count == STALE_MAX) {
-		/* The oldest has had the longest time to expire. */
-		halt_record_del(r->base.config.halts, r->stale[0].slot);
-		memmove(r->stale, r->stale + 1, sizeof r->stale[0] * (STALE_MAX - 1));
-		r->stale_count--;
-	}
-	r->stale[r->stale_count++] = (struct stale_halt){id, clock_now_ns() + 40 * NS_PER_S, slot};
+	halt_record_del(r->base.config.halts, r->stale[i].slot);
+	memmove(r->stale + i, r->stale + i + 1, sizeof r->stale[0] * (size_t)(r->stale_count - i - 1));
+	r->stale_count--;
 }
 
-/* False: the primary does not answer. asked: or there was nothing to ask it about any more; may be NULL. */
-static bool flush_stale(struct remote *r, bool *asked)
+static void note_stale(struct remote *r, struct stale_halt s)
 {
-	int kept = 0;
-	bool answers = true; /* one that does not costs a timeout each time */
+	int64_t now = clock_now_ns();
+	int victim = 0; /* the oldest has had the longest time to expire; better one that was told */
 
-	if (asked)
-		*asked = false;
-
-	for (int i = 0; i < r->stale_count; i++) {
-		struct stale_halt s = r->stale[i];
-
-		if (clock_now_ns() < s.until_ns && r->side) {
-			if (asked)
-				*asked = true;
-			answers = answers && api_unhalt(r->side, r->base.config.name, s.id, UNHALT_TIMEOUT_MS) == 0;
-			if (!answers) {
-				r->stale[kept++] = s;
-				continue;
-			}
-		}
-		halt_record_del(r->base.config.halts, s.slot);
+	if (r->stale_count == STALE_MAX) {
+		for (int i = STALE_MAX - 1; i >= 0; i--)
+			if (r->stale[i].told)
+				victim = i;
+		forget_stale(r, victim);
 	}
-	r->stale_count = kept;
-	r->tidy_ns = clock_now_ns() + TIDY_NS;
+	s.next_ns = now + TIDY_NS;
+	s.until_ns = now + 40 * NS_PER_S;
+	r->stale[r->stale_count++] = s;
+}
+
+/* LiteFS has answered its DELETE. True: it is to be told again. */
+static bool note_told(struct stale_halt *s)
+{
+	if (!s->pause_ns || s->pause_ns > TIDY_LAST_NS)
+		return false;
+	s->told = true;
+	s->next_ns = clock_now_ns() + s->pause_ns;
+	s->pause_ns *= 2;
+	return true;
+}
+
+enum which_stale {
+	STALE_UNTOLD,
+	STALE_DUE, /* and untold; of those that are told again one at a time, for somebody may want to begin */
+	STALE_ALL,
+};
+
+static bool is_wanted(const struct stale_halt *s, enum which_stale which, int64_t now)
+{
+	return !s->told || which == STALE_ALL || (which == STALE_DUE && s->next_ns <= now);
+}
+
+/* False: the primary does not answer. asked: or there was nothing to ask it about; may be NULL. */
+static bool flush_stale(struct remote *r, enum which_stale which, bool *asked)
+{
+	bool answers = true, asked_it = false, enough = false;
+
+	for (int i = 0; i < r->stale_count;) {
+		struct stale_halt *s = &r->stale[i];
+		int64_t now = clock_now_ns();
+		bool over = now >= s->until_ns || !r->side;
+
+		if (!over && !enough && is_wanted(s, which, now)) {
+			enough = s->told && which == STALE_DUE;
+			asked_it = true;
+			/* One that does not answer costs a timeout each time. */
+			answers = answers && api_unhalt(r->side, r->base.config.name, s->id, UNHALT_TIMEOUT_MS) == 0;
+			over = answers && !note_told(s);
+			if (!answers)
+				s->next_ns = clock_now_ns() + TIDY_NS;
+		}
+		if (over)
+			forget_stale(r, i);
+		else
+			i++;
+	}
+	if (asked)
+		*asked = asked_it;
 	return answers;
 }
 
-static void free_id(struct remote *r, struct api *api, uint64_t id, int slot)
+/* given_up: it was not had, and may be granted yet. */
+static void free_id(struct remote *r, struct api *api, uint64_t id, int slot, bool given_up)
 {
-	if (api_unhalt(api, r->base.config.name, id, UNHALT_TIMEOUT_MS) == 0)
-		halt_record_del(r->base.config.halts, slot);
+	struct stale_halt s = {.id = id, .slot = slot, .pause_ns = given_up ? TIDY_NS : 0};
+
+	if (api_unhalt(api, r->base.config.name, id, UNHALT_TIMEOUT_MS) != 0 || note_told(&s))
+		note_stale(r, s);
 	else
-		note_stale(r, id, slot);
+		halt_record_del(r->base.config.halts, slot);
 }
 
 static int set_url(struct remote *r, const char *url)
@@ -143,7 +187,7 @@ static int set_url(struct remote *r, const char *url)
 		api_free(api);
 		return err;
 	}
-	flush_stale(r, NULL);
+	flush_stale(r, STALE_ALL, NULL);
 	api_free(r->api);
 	api_free(r->side);
 	r->api = api;
@@ -152,9 +196,8 @@ static int set_url(struct remote *r, const char *url)
 	r->breaker = breaker_get(r->base.config.breakers, "litefs", url, PAUSE_MAX_NS);
 	r->rate = (struct upload_rate){0};
 	/* Of an earlier primary: they expire there. */
-	for (int i = 0; i < r->stale_count; i++)
-		halt_record_del(r->base.config.halts, r->stale[i].slot);
-	r->stale_count = 0;
+	while (r->stale_count)
+		forget_stale(r, 0);
 	snprintf(r->url, sizeof r->url, "%s", url);
 	return 0;
 }
@@ -279,6 +322,8 @@ static bool is_there(struct remote *r)
 		api_clear_abort(r->side);
 		atomic_store(&r->in_call, r->side);
 		there = atomic_load(&r->aborted) || api_info(r->side, INFO_TIMEOUT_MS, info) == 0 || atomic_load(&r->aborted);
+		if (there && !atomic_load(&r->aborted))
+			flush_stale(r, STALE_DUE, NULL); /* perhaps one of them is what we wait for */
 		atomic_store(&r->in_call, r->api);
 		api_clear_abort(r->side);
 	}
@@ -302,7 +347,7 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 		err = halt_once(r, id, question++, until_ns, ret_pos);
 		sent = sent || (err != -ENOTCONN && err != -EINVAL);
 		if (err == -ESTALE) {
-			free_id(r, r->api, id, r->slot);
+			free_id(r, r->api, id, r->slot, false);
 			clock_sleep_ns(10 * NS_PER_MS);
 			id = new_id(r);
 			question = 0;
@@ -339,13 +384,14 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 		return -EHOSTUNREACH;
 	}
 	if (silent) {
-		note_stale(r, id, r->slot); /* it would cost two more timeouts to find that out again */
+		/* It would cost two more timeouts to find that out again. */
+		note_stale(r, (struct stale_halt){.id = id, .slot = r->slot, .pause_ns = TIDY_NS});
 		return err;
 	}
-	/* Twice, for the wait that was given up may be granted between our hanging up and LiteFS' noticing. */
+	/* Twice at once, for LiteFS mostly notices at once. */
 	api_unhalt(r->side, r->base.config.name, id, UNHALT_TIMEOUT_MS);
 	clock_sleep_ns(50 * NS_PER_MS);
-	free_id(r, r->side, id, r->slot);
+	free_id(r, r->side, id, r->slot, true);
 	return err == -ENOTCONN || err == -EINVAL ? -EHOSTUNREACH : err;
 }
 
@@ -362,7 +408,7 @@ static int begin_by_breaker(struct remote *r, const struct role_state *role, int
 	if (!err && entry == BREAKER_PROBE) /* the others need not wait for our lock */
 		breaker_good(r->breaker);
 	/* What could not be told before had all of the time, and was not answered: that is no lock that others have. */
-	if (!err && r->stale_count && !flush_stale(r, NULL) && clock_now_ns() >= until_ns) {
+	if (!err && r->stale_count && !flush_stale(r, STALE_UNTOLD, NULL) && clock_now_ns() >= until_ns) {
 		r->epoch = 0;
 		err = -EHOSTUNREACH;
 	}
@@ -529,10 +575,10 @@ static void remote_end(struct upstream *up)
 	r->held = false;
 	r->hold_until_ns = 0;
 	/* An aborted connection says nothing any more. */
-	free_id(r, atomic_load(&r->aborted) ? r->side : r->api, r->id, r->slot);
+	free_id(r, atomic_load(&r->aborted) ? r->side : r->api, r->id, r->slot, false);
 }
 
-static void remote_tidy_now(struct remote *r)
+static void tidy(struct remote *r, enum which_stale which)
 {
 	bool answers, asked;
 
@@ -542,7 +588,7 @@ static void remote_tidy_now(struct remote *r)
 		r->tidy_ns = clock_now_ns() + TIDY_NS;
 		return;
 	}
-	answers = flush_stale(r, &asked);
+	answers = flush_stale(r, which, &asked);
 	if (!asked) /* all of them are over */
 		breaker_untold(r->breaker);
 	else if (answers)
@@ -554,13 +600,16 @@ static void remote_tidy_now(struct remote *r)
 static int64_t remote_tidy_at(const struct upstream *up)
 {
 	const struct remote *r = (const struct remote *)up;
+	int64_t at = INT64_MAX;
 
-	return r->stale_count ? r->tidy_ns : INT64_MAX;
+	for (int i = 0; i < r->stale_count; i++)
+		at = r->stale[i].next_ns < at ? r->stale[i].next_ns : at;
+	return at > r->tidy_ns ? at : r->tidy_ns;
 }
 
 static void remote_tidy(struct upstream *up)
 {
-	remote_tidy_now(to_remote(up));
+	tidy(to_remote(up), STALE_DUE);
 }
 
 static int64_t remote_hold_until(const struct upstream *up)
@@ -611,7 +660,10 @@ static void remote_free(struct upstream *up)
 {
 	struct remote *r = to_remote(up);
 
-	remote_tidy_now(r); /* else the record of halts keeps them for the next start */
+	tidy(r, STALE_ALL);
+	for (int i = r->stale_count - 1; i >= 0; i--) /* the others are kept in the record of halts for the next start */
+		if (r->stale[i].told)
+			forget_stale(r, i);
 	api_free(r->api);
 	api_free(r->side);
 	free(r);
