@@ -9,9 +9,9 @@
  * A file that does not exist is created with the given settings; one that exists is gone on with (both, or neither: then the
  * contents must be the same at the start). Journal mix: rollback journals of all kinds, with a switch to WAL some time.
  *
- * What is equal: result codes, messages, rows, changes(), total_changes(), last_insert_rowid(), the transaction's state, and all
- * content every some hundred statements and at the end. What need not be: when SQLITE_BUSY comes from litefwd's way of taking
- * the upstream's lock in the background, the statement is repeated, but only if
+ * What is equal: result codes, messages, rows, changes() of what changed something, total_changes(), last_insert_rowid(), the
+ * transaction's state, and all content every some hundred statements and at the end. What need not be: when SQLITE_BUSY comes from
+ * litefwd's way of taking the upstream's lock in the background, the statement is repeated, but only if
  *   - the plain side has already answered something else (BUSY_SNAPSHOT and a BUSY at the commit come after that lock),
  *   - nothing was written in that transaction, so that it is the beginning of a write,
  * or SQLite's own busy handler does that, also at the end of a rollback journal's transaction, if plain's was not called. What is

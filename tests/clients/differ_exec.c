@@ -370,6 +370,7 @@ static void execute(const struct exec_options *options, struct slot *slot, const
 		    struct answer *a)
 {
 	struct side *side = &slot->side[r->side];
+	int total = side->db ? sqlite3_total_changes(side->db) : 0;
 
 	text_clear(&a->text);
 	a->rows = 0;
@@ -388,9 +389,15 @@ static void execute(const struct exec_options *options, struct slot *slot, const
 	a->txn = side->db ? sqlite3_txn_state(side->db, NULL) : -1;
 	if (side->db && a->ext != SQLITE_OK && command[0] != '#')
 		text_add(&a->text, "\n    error: %s", sqlite3_errmsg(side->db));
+	/*
+	 * Not after what changed nothing: a BUSY resets changes() when it comes from sqlite3_step(), and not when it comes from
+	 * sqlite3_prepare(), which reads the schema anew if an earlier BUSY came after SQLite had found it changed, or not if before.
+	 */
+	if (side->db && sqlite3_total_changes(side->db) != total)
+		text_add(&a->text, "\n    changes %d", sqlite3_changes(side->db));
 	if (side->db)
-		text_add(&a->text, "\n    %s, changes %d, total %d, rowid %lld, autocommit %d, transaction %d", sqlite3_errstr(a->ext),
-			 sqlite3_changes(side->db), sqlite3_total_changes(side->db), sqlite3_last_insert_rowid(side->db),
+		text_add(&a->text, "\n    %s, total %d, rowid %lld, autocommit %d, transaction %d", sqlite3_errstr(a->ext),
+			 sqlite3_total_changes(side->db), sqlite3_last_insert_rowid(side->db),
 			 a->autocommit, a->txn);
 	text_add(&a->text, "\n    result %d", a->ext);
 }
