@@ -53,8 +53,8 @@
 struct stale_halt {
 	uint64_t id;
 	int slot;
-	bool told; /* LiteFS has answered a DELETE, and may still grant it */
-	int64_t pause_ns; /* told again and again, after ever longer pauses; 0: once is enough, for it was ours */
+	bool told; /* a DELETE was answered; it may be granted yet */
+	int64_t pause_ns; /* until it is told again, ever longer; 0: once is enough, for it was ours */
 	int64_t next_ns;
 	int64_t until_ns; /* over by itself */
 };
@@ -111,9 +111,11 @@ static void note_stale(struct remote *r, struct stale_halt s)
 	r->stale[r->stale_count++] = s;
 }
 
-/* LiteFS has answered its DELETE. True: it is to be told again. */
-static bool note_told(struct stale_halt *s)
+/* Its DELETE was answered. True: it is told again, though nobody frees it any more if we are killed. */
+static bool tell_again(struct remote *r, struct stale_halt *s)
 {
+	halt_record_del(r->base.config.halts, s->slot);
+	s->slot = -1;
 	if (!s->pause_ns || s->pause_ns > TIDY_LAST_NS)
 		return false;
 	s->told = true;
@@ -122,33 +124,25 @@ static bool note_told(struct stale_halt *s)
 	return true;
 }
 
-enum which_stale {
-	STALE_UNTOLD,
-	STALE_DUE, /* and untold; of those that are told again one at a time, for somebody may want to begin */
-	STALE_ALL,
-};
-
-static bool is_wanted(const struct stale_halt *s, enum which_stale which, int64_t now)
+static bool unhalt_stale(struct remote *r, const struct stale_halt *s)
 {
-	return !s->told || which == STALE_ALL || (which == STALE_DUE && s->next_ns <= now);
+	return api_unhalt(r->side, r->base.config.name, s->id, UNHALT_TIMEOUT_MS) == 0;
 }
 
-/* False: the primary does not answer. asked: or there was nothing to ask it about; may be NULL. */
-static bool flush_stale(struct remote *r, enum which_stale which, bool *asked)
+/* What was never told. False: the primary does not answer. asked: or there was nothing to ask it about; may be NULL. */
+static bool flush_untold(struct remote *r, bool *asked)
 {
-	bool answers = true, asked_it = false, enough = false;
+	bool answers = true, asked_it = false;
 
 	for (int i = 0; i < r->stale_count;) {
 		struct stale_halt *s = &r->stale[i];
-		int64_t now = clock_now_ns();
-		bool over = now >= s->until_ns || !r->side;
+		bool over = clock_now_ns() >= s->until_ns || !r->side;
 
-		if (!over && !enough && is_wanted(s, which, now)) {
-			enough = s->told && which == STALE_DUE;
+		if (!over && !s->told) {
 			asked_it = true;
 			/* One that does not answer costs a timeout each time. */
-			answers = answers && api_unhalt(r->side, r->base.config.name, s->id, UNHALT_TIMEOUT_MS) == 0;
-			over = answers && !note_told(s);
+			answers = answers && unhalt_stale(r, s);
+			over = answers && !tell_again(r, s);
 			if (!answers)
 				s->next_ns = clock_now_ns() + TIDY_NS;
 		}
@@ -162,15 +156,28 @@ static bool flush_stale(struct remote *r, enum which_stale which, bool *asked)
 	return answers;
 }
 
+/* One that is due, for somebody may want to begin. Nothing is made of the answer: a LiteFS that was restarted may not know the name. */
+static void flush_told(struct remote *r)
+{
+	for (int i = 0; i < r->stale_count; i++) {
+		struct stale_halt *s = &r->stale[i];
+
+		if (s->told && s->next_ns <= clock_now_ns()) {
+			unhalt_stale(r, s);
+			if (!tell_again(r, s))
+				forget_stale(r, i);
+			return;
+		}
+	}
+}
+
 /* given_up: it was not had, and may be granted yet. */
 static void free_id(struct remote *r, struct api *api, uint64_t id, int slot, bool given_up)
 {
 	struct stale_halt s = {.id = id, .slot = slot, .pause_ns = given_up ? TIDY_NS : 0};
 
-	if (api_unhalt(api, r->base.config.name, id, UNHALT_TIMEOUT_MS) != 0 || note_told(&s))
+	if (api_unhalt(api, r->base.config.name, id, UNHALT_TIMEOUT_MS) != 0 || tell_again(r, &s))
 		note_stale(r, s);
-	else
-		halt_record_del(r->base.config.halts, slot);
 }
 
 static int set_url(struct remote *r, const char *url)
@@ -187,7 +194,7 @@ static int set_url(struct remote *r, const char *url)
 		api_free(api);
 		return err;
 	}
-	flush_stale(r, STALE_ALL, NULL);
+	flush_untold(r, NULL);
 	api_free(r->api);
 	api_free(r->side);
 	r->api = api;
@@ -323,7 +330,7 @@ static bool is_there(struct remote *r)
 		atomic_store(&r->in_call, r->side);
 		there = atomic_load(&r->aborted) || api_info(r->side, INFO_TIMEOUT_MS, info) == 0 || atomic_load(&r->aborted);
 		if (there && !atomic_load(&r->aborted))
-			flush_stale(r, STALE_DUE, NULL); /* perhaps one of them is what we wait for */
+			flush_told(r); /* perhaps one of them is what we wait for */
 		atomic_store(&r->in_call, r->api);
 		api_clear_abort(r->side);
 	}
@@ -408,7 +415,7 @@ static int begin_by_breaker(struct remote *r, const struct role_state *role, int
 	if (!err && entry == BREAKER_PROBE) /* the others need not wait for our lock */
 		breaker_good(r->breaker);
 	/* What could not be told before had all of the time, and was not answered: that is no lock that others have. */
-	if (!err && r->stale_count && !flush_stale(r, STALE_UNTOLD, NULL) && clock_now_ns() >= until_ns) {
+	if (!err && r->stale_count && !flush_untold(r, NULL) && clock_now_ns() >= until_ns) {
 		r->epoch = 0;
 		err = -EHOSTUNREACH;
 	}
@@ -578,8 +585,9 @@ static void remote_end(struct upstream *up)
 	free_id(r, atomic_load(&r->aborted) ? r->side : r->api, r->id, r->slot, false);
 }
 
-static void tidy(struct remote *r, enum which_stale which)
+static void remote_tidy(struct upstream *up)
 {
+	struct remote *r = to_remote(up);
 	bool answers, asked;
 
 	if (!r->stale_count)
@@ -588,8 +596,10 @@ static void tidy(struct remote *r, enum which_stale which)
 		r->tidy_ns = clock_now_ns() + TIDY_NS;
 		return;
 	}
-	answers = flush_stale(r, which, &asked);
-	if (!asked) /* all of them are over */
+	answers = flush_untold(r, &asked);
+	if (answers)
+		flush_told(r);
+	if (!asked)
 		breaker_untold(r->breaker);
 	else if (answers)
 		breaker_good(r->breaker);
@@ -605,11 +615,6 @@ static int64_t remote_tidy_at(const struct upstream *up)
 	for (int i = 0; i < r->stale_count; i++)
 		at = r->stale[i].next_ns < at ? r->stale[i].next_ns : at;
 	return at > r->tidy_ns ? at : r->tidy_ns;
-}
-
-static void remote_tidy(struct upstream *up)
-{
-	tidy(to_remote(up), STALE_DUE);
 }
 
 static int64_t remote_hold_until(const struct upstream *up)
@@ -660,10 +665,7 @@ static void remote_free(struct upstream *up)
 {
 	struct remote *r = to_remote(up);
 
-	tidy(r, STALE_ALL);
-	for (int i = r->stale_count - 1; i >= 0; i--) /* the others are kept in the record of halts for the next start */
-		if (r->stale[i].told)
-			forget_stale(r, i);
+	remote_tidy(up); /* else the record of halts keeps them for the next start */
 	api_free(r->api);
 	api_free(r->side);
 	free(r);

@@ -465,7 +465,7 @@ static void begin__rubbish_for_an_answer__ehostunreach_and_given_back(void **sta
 		fake_script(c->a, FAKE_HALT, &bad[i]);
 		assert_int_equal(begin(c, &pos), -EHOSTUNREACH);
 		assert_true(nothing_held(c->a));
-		assert_int_equal(noted(c), (int)i + 1); /* it may be granted yet */
+		assert_int_equal(noted(c), 0);
 	}
 	assert_int_equal(begin(c, &pos), 0);
 	no_leak(c);
@@ -490,6 +490,7 @@ static void begin__answer_lost__had_or_given_back(void **state)
 			assert_true(fake_halted_by(c->a, "t.db") != 0);
 		upstream_end(c->up);
 		assert_true(nothing_held(c->a));
+		assert_int_equal(noted(c), 0);
 		while (begin(c, &pos)) /* the rest of the script */
 			assert_true(nothing_held(c->a));
 		upstream_end(c->up);
@@ -591,7 +592,6 @@ static void begin__given_up_and_granted_after_its_deletes__freed(void **state)
 	int64_t at, end;
 
 	give_up_one(c, 600);
-	assert_int_equal(noted(c), 1); /* should we be killed now */
 	end = clock_now_ns() + LONG_NS;
 	while ((at = upstream_tidy_at(c->up)) != INT64_MAX && clock_now_ns() < end) {
 		if (at > clock_now_ns())
