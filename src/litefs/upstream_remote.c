@@ -7,8 +7,8 @@
  *   commit  POST /tx over the same connection, once, whole, before the lock's end
  *   end     DELETE /halt
  *
- * A lock whose end could not be told is kept in `stale` and told later. So is one that we gave up waiting for, again and
- * again: LiteFS notices late that nobody waits, or not at all (a large WAL's checkpoint comes between its locks and the
+ * A lock whose end could not be told is kept in `stale` and told later. So is one for which a question was given up, again
+ * and again: LiteFS notices late that nobody waits, or not at all (a large WAL's checkpoint comes between its locks and the
  * HALT), and what it grants after our DELETE would shut the primary's own programs out for its whole life.
  */
 #include "litefs/upstream.h"
@@ -50,11 +50,18 @@
 #define RENEW(life) ((life) * 4 / 15) /* 8 s: with less time left it is taken anew, while its transaction goes on */
 #define SPARE(life) ((life) / 30) /* 1 s: beyond what sending takes */
 
+enum doubt {
+	DOUBT_NONE, /* asked for once, and had */
+	DOUBT_LITTLE, /* had, and an earlier question for it given up: told again once. Kept of the last such lock only */
+	DOUBT_MUCH, /* not had: told again and again */
+};
+
 struct stale_halt {
 	uint64_t id;
 	int slot;
 	bool told; /* a DELETE was answered; it may be granted yet */
-	int64_t pause_ns; /* until it is told again, ever longer; 0: once is enough, for it was ours */
+	enum doubt doubt; /* whether it may */
+	int64_t pause_ns; /* until it is told again, ever longer */
 	int64_t next_ns;
 	int64_t until_ns; /* over by itself */
 };
@@ -67,6 +74,7 @@ struct remote {
 	uint64_t epoch; /* role epoch that `server_id` was verified in; 0: not verified */
 	uint64_t server_id;
 	bool held, insists;
+	enum doubt doubt; /* about id */
 	uint64_t id;
 	int slot;
 	int64_t life_ns; /* as the node last showed it */
@@ -100,6 +108,9 @@ static void note_stale(struct remote *r, struct stale_halt s)
 	int64_t now = clock_now_ns();
 	int victim = 0; /* the oldest has had the longest time to expire; better one that was told */
 
+	for (int i = r->stale_count - 1; i >= 0; i--)
+		if (r->stale[i].told && r->stale[i].doubt == DOUBT_LITTLE && s.doubt == DOUBT_LITTLE)
+			forget_stale(r, i);
 	if (r->stale_count == STALE_MAX) {
 		for (int i = STALE_MAX - 1; i >= 0; i--)
 			if (r->stale[i].told)
@@ -116,11 +127,11 @@ static bool tell_again(struct remote *r, struct stale_halt *s)
 {
 	halt_record_del(r->base.config.halts, s->slot);
 	s->slot = -1;
-	if (!s->pause_ns || s->pause_ns > TIDY_LAST_NS)
+	if (s->doubt == DOUBT_NONE || (s->doubt == DOUBT_LITTLE && s->told) || s->pause_ns == TIDY_LAST_NS)
 		return false;
 	s->told = true;
+	s->pause_ns = s->pause_ns ? 2 * s->pause_ns : TIDY_NS;
 	s->next_ns = clock_now_ns() + s->pause_ns;
-	s->pause_ns *= 2;
 	return true;
 }
 
@@ -156,25 +167,27 @@ static bool flush_untold(struct remote *r, bool *asked)
 	return answers;
 }
 
-/* One that is due, for somebody may want to begin. Nothing is made of the answer: a LiteFS that was restarted may not know the name. */
-static void flush_told(struct remote *r)
+/* Those that are due, at most so many. Nothing is made of the answer: a LiteFS that was restarted may not know the name. */
+static void flush_told(struct remote *r, int max)
 {
-	for (int i = 0; i < r->stale_count; i++) {
+	for (int i = 0; i < r->stale_count && max > 0;) {
 		struct stale_halt *s = &r->stale[i];
 
-		if (s->told && s->next_ns <= clock_now_ns()) {
-			unhalt_stale(r, s);
-			if (!tell_again(r, s))
-				forget_stale(r, i);
-			return;
+		if (!s->told || s->next_ns > clock_now_ns()) {
+			i++;
+			continue;
 		}
+		max = unhalt_stale(r, s) ? max - 1 : 0;
+		if (tell_again(r, s))
+			i++;
+		else
+			forget_stale(r, i);
 	}
 }
 
-/* given_up: it was not had, and may be granted yet. */
-static void free_id(struct remote *r, struct api *api, uint64_t id, int slot, bool given_up)
+static void free_id(struct remote *r, struct api *api, uint64_t id, int slot, enum doubt doubt)
 {
-	struct stale_halt s = {.id = id, .slot = slot, .pause_ns = given_up ? TIDY_NS : 0};
+	struct stale_halt s = {.id = id, .slot = slot, .doubt = doubt};
 
 	if (api_unhalt(api, r->base.config.name, id, UNHALT_TIMEOUT_MS) != 0 || tell_again(r, &s))
 		note_stale(r, s);
@@ -330,7 +343,7 @@ static bool is_there(struct remote *r)
 		atomic_store(&r->in_call, r->side);
 		there = atomic_load(&r->aborted) || api_info(r->side, INFO_TIMEOUT_MS, info) == 0 || atomic_load(&r->aborted);
 		if (there && !atomic_load(&r->aborted))
-			flush_told(r); /* perhaps one of them is what we wait for */
+			flush_told(r, STALE_MAX); /* perhaps one of them is what we wait for */
 		atomic_store(&r->in_call, r->api);
 		api_clear_abort(r->side);
 	}
@@ -354,7 +367,7 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 		err = halt_once(r, id, question++, until_ns, ret_pos);
 		sent = sent || (err != -ENOTCONN && err != -EINVAL);
 		if (err == -ESTALE) {
-			free_id(r, r->api, id, r->slot, false);
+			free_id(r, r->api, id, r->slot, DOUBT_LITTLE);
 			clock_sleep_ns(10 * NS_PER_MS);
 			id = new_id(r);
 			question = 0;
@@ -382,6 +395,7 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 	}
 	if (!err) {
 		r->held = true;
+		r->doubt = question > 1 ? DOUBT_LITTLE : DOUBT_NONE;
 		r->id = id;
 		return 0;
 	}
@@ -392,13 +406,13 @@ static int halt(struct remote *r, int64_t until_ns, struct pos *ret_pos)
 	}
 	if (silent) {
 		/* It would cost two more timeouts to find that out again. */
-		note_stale(r, (struct stale_halt){.id = id, .slot = r->slot, .pause_ns = TIDY_NS});
+		note_stale(r, (struct stale_halt){.id = id, .slot = r->slot, .doubt = DOUBT_MUCH});
 		return err;
 	}
 	/* Twice at once, for LiteFS mostly notices at once. */
 	api_unhalt(r->side, r->base.config.name, id, UNHALT_TIMEOUT_MS);
 	clock_sleep_ns(50 * NS_PER_MS);
-	free_id(r, r->side, id, r->slot, true);
+	free_id(r, r->side, id, r->slot, DOUBT_MUCH);
 	return err == -ENOTCONN || err == -EINVAL ? -EHOSTUNREACH : err;
 }
 
@@ -582,7 +596,7 @@ static void remote_end(struct upstream *up)
 	r->held = false;
 	r->hold_until_ns = 0;
 	/* An aborted connection says nothing any more. */
-	free_id(r, atomic_load(&r->aborted) ? r->side : r->api, r->id, r->slot, false);
+	free_id(r, atomic_load(&r->aborted) ? r->side : r->api, r->id, r->slot, r->doubt);
 }
 
 static void remote_tidy(struct upstream *up)
@@ -598,7 +612,7 @@ static void remote_tidy(struct upstream *up)
 	}
 	answers = flush_untold(r, &asked);
 	if (answers)
-		flush_told(r);
+		flush_told(r, 1); /* somebody may want to begin */
 	if (!asked)
 		breaker_untold(r->breaker);
 	else if (answers)

@@ -537,6 +537,7 @@ static void begin__must_wait__asked_again_with_the_same_id(void **state)
 	assert_string_equal(id, u.first);
 	assert_true(fake_halted_by(c->a, "t.db") == strtoull(id, NULL, 10));
 	assert_int_equal(commit(c, pos), OUTCOME_COMMITTED);
+	assert_true(fake_wait_open(c->a, 1)); /* every question that was given up has had its turn */
 	no_leak(c);
 }
 
@@ -585,23 +586,26 @@ static void give_up_one(struct ctx *c, int delay_ms)
 	assert_int_equal(fake_count(c->a, FAKE_HALT), 1);
 }
 
+/* As db does when there is nothing else to do; until so many locks were granted and none is held. */
+static void tidy_until_freed(struct ctx *c, unsigned granted)
+{
+	int64_t end = clock_now_ns() + LONG_NS;
+
+	while (!(fake_granted(c->a) == granted && !fake_halted_by(c->a, "t.db")) && clock_now_ns() < end)
+		if (upstream_tidy_at(c->up) > clock_now_ns())
+			clock_sleep_ns(NS_PER_MS);
+		else
+			upstream_tidy(c->up);
+	assert_int_equal(fake_granted(c->a), granted);
+}
+
 /* LiteFS is slow (load; a large WAL to checkpoint): it grants what was given up after it has been told twice that nobody wants it. */
 static void begin__given_up_and_granted_after_its_deletes__freed(void **state)
 {
 	struct ctx *c = *state;
-	int64_t at, end;
 
 	give_up_one(c, 600);
-	end = clock_now_ns() + LONG_NS;
-	while ((at = upstream_tidy_at(c->up)) != INT64_MAX && clock_now_ns() < end) {
-		if (at > clock_now_ns())
-			clock_sleep_ns(NS_PER_MS);
-		else
-			upstream_tidy(c->up);
-		if (fake_granted(c->a) && !fake_halted_by(c->a, "t.db"))
-			break;
-	}
-	assert_int_equal(fake_granted(c->a), 1);
+	tidy_until_freed(c, 1);
 	assert_true(fake_halted_by(c->a, "t.db") == 0);
 	assert_int_equal(fake_expired(c->a), 0);
 	no_leak(c);
@@ -618,6 +622,29 @@ static void begin__lock_of_an_earlier_begin_in_the_way__freed_and_had(void **sta
 	assert_int_equal(fake_granted(c->a), 1);
 	assert_int_equal(begin(c, &pos), 0);
 	assert_int_equal(fake_granted(c->a), 2);
+	assert_int_equal(fake_expired(c->a), 0);
+	assert_true(fake_wait_open(c->a, 2)); /* every question that was given up has had its turn */
+	no_leak(c);
+}
+
+/* Had with the second question; the first, which nobody waits for, is granted when the lock is free again. */
+static void end__earlier_question_granted_after_it__freed(void **state)
+{
+	struct ctx *c = *state;
+	struct pos pos;
+	unsigned granted;
+
+	do { /* until it comes after the end */
+		granted = fake_granted(c->a);
+		script(c->a, FAKE_HALT, (struct fake_step){FAKE_HONEST, .delay_ms = 600});
+		assert_int_equal(begin(c, &pos), 0);
+		upstream_end(c->up);
+		assert_int_equal(noted(c), 0);
+		assert_true(fake_wait_open(c->a, 1));
+	} while (fake_granted(c->a) == granted + 1);
+	assert_true(fake_halted_by(c->a, "t.db") != 0);
+	tidy_until_freed(c, granted + 2);
+	assert_true(fake_halted_by(c->a, "t.db") == 0);
 	assert_int_equal(fake_expired(c->a), 0);
 	no_leak(c);
 }
@@ -1181,6 +1208,7 @@ int main(void)
 		TEST(begin__given_up_and_delete_fails__told_later),
 		TEST(begin__given_up_and_granted_after_its_deletes__freed),
 		TEST(begin__lock_of_an_earlier_begin_in_the_way__freed_and_had),
+		TEST(end__earlier_question_granted_after_it__freed),
 		TEST(begin__what_was_held_cannot_be_given_back__not_taken_for_busy),
 		TEST(begin__granted_and_answered_late__that_lock_is_had),
 		TEST(begin__granted_long_ago__given_back_for_a_new_one),
