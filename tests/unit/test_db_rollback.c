@@ -1211,6 +1211,21 @@ static void create__no_database__eacces(void **state)
 	assert_true(db_is_virgin(l->db));
 }
 
+/* An absent database is looked for again by the first reader after a pause of 2 ms: nothing of LiteFS' is held meanwhile. */
+static void wait_seen(struct local *l, uint64_t id, int want)
+{
+	int64_t until = clock_now_ns() + LONG_NS;
+	int sees = -1;
+
+	while (sees == -1 && clock_now_ns() < until) {
+		client_shared(l, id);
+		sees = client_read(l, id, 2);
+		client_unlock(l, id);
+		clock_sleep_ns(5 * NS_PER_MS);
+	}
+	assert_int_equal(sees, want);
+}
+
 /* Two nodes at once: the second finds the first one's. */
 static void create__another_was_quicker__busy_then_seen(void **state)
 {
@@ -1228,23 +1243,9 @@ static void create__another_was_quicker__busy_then_seen(void **state)
 	client_unlock(l, 1);
 	rig_hold(r, false);
 	rig_wait_applied(r, 1);
+	wait_seen(l, 1, 'x');
 	assert_goes_on(l, 1, 'x');
 	assert_int_equal(rig_pos(l).txid, 2);
-}
-
-/* An absent database is looked for again by the first reader after a pause of 2 ms: nothing of LiteFS' is held meanwhile. */
-static void wait_seen(struct local *l, uint64_t id, int want)
-{
-	int64_t until = clock_now_ns() + LONG_NS;
-	int sees = -1;
-
-	while (sees == -1 && clock_now_ns() < until) {
-		client_shared(l, id);
-		sees = client_read(l, id, 2);
-		client_unlock(l, id);
-		clock_sleep_ns(5 * NS_PER_MS);
-	}
-	assert_int_equal(sees, want);
 }
 
 static void life__dropped_and_made_again_elsewhere__followed(void **state)
