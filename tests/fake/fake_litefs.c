@@ -66,7 +66,7 @@ struct conn {
 struct fake {
 	uint64_t node_id;
 	char url[64];
-	int listen_fd;
+	int port_fd, listen_fd;
 	struct sockaddr_in addr;
 	pthread_t acceptor;
 	int stop_pipe[2];
@@ -933,14 +933,19 @@ static void *accept_all(void *arg)
 	}
 }
 
+static int bound_socket(const struct fake *f)
+{
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	MUST(fd >= 0);
+	MUST(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+	MUST(bind(fd, (const struct sockaddr *)&f->addr, sizeof f->addr) == 0);
+	return fd;
+}
+
 static void start_listening(struct fake *f)
 {
-	int on = 1;
-
-	f->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	MUST(f->listen_fd >= 0);
-	MUST(setsockopt(f->listen_fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
-	MUST(bind(f->listen_fd, (struct sockaddr *)&f->addr, sizeof f->addr) == 0);
+	f->listen_fd = bound_socket(f);
 	MUST(listen(f->listen_fd, 64) == 0);
 	MUST(pipe(f->stop_pipe) == 0);
 	MUST(pthread_create(&f->acceptor, NULL, accept_all, f) == 0);
@@ -998,8 +1003,10 @@ struct fake *fake_start(uint64_t node_id)
 	MUST(clock_cond_init(&f->changed) == 0);
 	f->addr.sin_family = AF_INET;
 	f->addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	/* Bound and never listening: the port stays ours while we are down, and whoever connects then is refused. */
+	f->port_fd = bound_socket(f);
+	MUST(getsockname(f->port_fd, (struct sockaddr *)&f->addr, &len) == 0);
 	start_listening(f);
-	MUST(getsockname(f->listen_fd, (struct sockaddr *)&f->addr, &len) == 0);
 	snprintf(f->url, sizeof f->url, "http://127.0.0.1:%u", ntohs(f->addr.sin_port));
 	return f;
 }
@@ -1014,6 +1021,7 @@ void fake_stop(struct fake *f)
 	if (f->up)
 		stop_listening(f);
 	drop_connections(f);
+	close(f->port_fd);
 	for (int v = 0; v < FAKE_VERBS; v++)
 		while (f->script[v]) {
 			struct step *step = f->script[v];
