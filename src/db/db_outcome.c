@@ -157,6 +157,18 @@ void db_note_unknown_locked(struct db *db, const struct db_unknown *u)
 	db->unknowns[db->unknown_count++] = *u;
 }
 
+/* As LiteFS says by the database's mode, earlier than role hears of it. */
+static bool is_primarys(struct db *db)
+{
+	bool yes;
+
+	if (db_files_get(db) != 0)
+		return false;
+	yes = lfs_files_is_primary(&db->files) == 1;
+	db_files_put(db, 0);
+	return yes;
+}
+
 /*
  * 1 it was committed, 0 not, -EAGAIN the time has not come, else it cannot be told. LiteFS has passed its TXID (or has no such
  * database). What was sent to this node's own LiteFS is in the cluster's history if this is the primary, or if that has built upon it.
@@ -171,6 +183,8 @@ static int find_verdict(struct db *db, const struct db_unknown *u, struct pos po
 	if (ours == 1 && u->here) {
 		kind = role_kind_now(db->config->role);
 		if (kind == ROLE_UNKNOWN || (kind == ROLE_REPLICA && pos.txid == u->after.txid))
+			return -EAGAIN;
+		if (kind == ROLE_PRIMARY && !is_primarys(db))
 			return -EAGAIN;
 	}
 	return ours;

@@ -108,15 +108,29 @@ static void store_header(struct db *db, const uint8_t *header)
 	db->config->notify->shm_store(db->notify_ctx, 0, header, 48);
 }
 
-static void end_restart(struct db *db, bool done)
+/* Counted before anybody is let in. */
+static void note_restart_locked(struct db *db, bool foreign)
+{
+	if (foreign) {
+		db->stats.resets++;
+		PROBE2(reset, db->name, db->tip.txid);
+	} else {
+		db->stats.folds++;
+		PROBE2(fold, db->name, db->tip.txid);
+	}
+}
+
+static void end_restart(struct db *db, bool done, bool foreign)
 {
 	pthread_mutex_lock(&db->mu);
 	db->restarting = false;
 	db->valid = done;
 	db->rebuild = !done;
 	db->restarted_ns = clock_now_ns();
-	if (done)
+	if (done) {
 		db->must_fold = db->unpublished = db->switching = db->want_fold = db->fold_in_vain = false;
+		note_restart_locked(db, foreign);
+	}
 	pthread_cond_broadcast(&db->changed);
 	pthread_mutex_unlock(&db->mu);
 }
@@ -185,7 +199,7 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	free(f.page1);
 	if (err) {
 		free(pgnos);
-		end_restart(db, false);
+		end_restart(db, false, foreign);
 		return err;
 	}
 	store_header(db, header);
@@ -195,39 +209,23 @@ static int restart(struct db *db, struct pos pos, bool foreign)
 	if (mode_changed)
 		db->config->notify->mode_changed(db->notify_ctx);
 	free(pgnos);
-	end_restart(db, true);
+	end_restart(db, true, foreign);
 	return 0;
 }
 
 int db_reset(struct db *db, struct pos pos)
 {
-	int err = restart(db, pos, true);
-
-	if (!err) {
-		pthread_mutex_lock(&db->mu);
-		db->stats.resets++;
-		PROBE2(reset, db->name, pos.txid);
-		pthread_mutex_unlock(&db->mu);
-	}
-	return err;
+	return restart(db, pos, true);
 }
 
 int db_fold(struct db *db)
 {
 	struct pos tip;
-	int err;
 
 	pthread_mutex_lock(&db->mu);
 	tip = db->tip;
 	pthread_mutex_unlock(&db->mu);
-	err = restart(db, tip, false);
-	if (!err) {
-		pthread_mutex_lock(&db->mu);
-		db->stats.folds++;
-		PROBE2(fold, db->name, tip.txid);
-		pthread_mutex_unlock(&db->mu);
-	}
-	return err;
+	return restart(db, tip, false);
 }
 
 bool db_fold_wanted_locked(const struct db *db)
