@@ -43,6 +43,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from marks import note
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP_SRC = os.path.dirname(os.path.dirname(HERE))
 MARK = "LITEFWD_CLUSTER_DIR"
@@ -481,15 +483,27 @@ lease:
         self.litefs_expected = False
         if self.litefs:
             _end(self.litefs, 8)
-            self.litefs = None
+            self._reap_litefs()
         unmount(self.litefs_dir)
 
     def kill_litefs(self):
         self.litefs_expected = False
         self.litefs.kill()
-        self.litefs.wait(20)
-        self.litefs = None
+        self._reap_litefs()
         unmount(self.litefs_dir)
+
+    def _reap_litefs(self):
+        """
+        It has been killed. Where a thread of it was telling the kernel to forget a page that somebody, whoever it is, was reading
+        from it, neither ends before the connection is aborted (docs/troubleshooting.md, "LiteFS does not end").
+        """
+        try:
+            self.litefs.wait(5 * slow_factor())
+        except subprocess.TimeoutExpired:
+            note(f"LiteFS n{self.index} was killed and did not end: its connection is aborted")
+            _abort_fuse(self.litefs_dir)
+            self.litefs.wait(20 * slow_factor())
+        self.litefs = None
 
     def litefs_text(self):
         return _text(self.litefs_log)

@@ -6,6 +6,7 @@ once on every node, a refused one nowhere, an undecided one at most once, and th
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -298,6 +299,33 @@ def test_litefs_restarted__mount_comes_back__open_connections_go_on():
                 conn.close()
             assert is_mounted(victim.mount)
             assert_verdicts(cluster, verdicts)
+
+
+def test_litefs_hangs__umount_by_force__litefwd_goes_on_with_the_next():
+    """What docs/troubleshooting.md says for a LiteFS that does not end: whoever waits for it comes back."""
+    with Cluster(n=2) as cluster:
+        create(cluster)
+        node = cluster.nodes[1]
+        conn, reader = node.conn(DB, busy_ms=1000), node.conn(DB, busy_ms=1000)
+        verdicts = {"before": insert(conn, "before")}
+        assert verdicts["before"] == "ok"
+        node.litefs_expected = False
+        node.litefs.send_signal(signal.SIGSTOP)
+        conn.send("INSERT INTO t VALUES ('amid')")
+        reader.send("SELECT count(*) FROM t")
+        time.sleep(2)
+        subprocess.run(["umount", "-f", "-l", node.litefs_dir], check=True)
+        node.kill_litefs()
+        node.start_litefs()
+        for waiting in (conn, reader):  # both have waited for LiteFS, whichever
+            with contextlib.suppress(SqlError):
+                waiting.result(60)
+        for index, mine in enumerate((conn, reader)):
+            def again(mine=mine, index=index):
+                verdicts["after"] = insert(mine, f"after {index}")
+                return verdicts["after"] == "ok"
+            wait_until("it writes again", again, 60, every=0.3)
+        assert is_mounted(node.mount)
 
 
 # ---------------------------------------------------------------- HALT expires
