@@ -42,8 +42,7 @@ void fs_entry_of(struct fs *fs, const struct node *node, struct fuse_entry_param
 	/* Journals come and go by our doing, too, and databases by LiteFS'. */
 	if (node->kind != FILE_JOURNAL && node->kind != FILE_SUPER && node->kind != FILE_DATABASE)
 		ret->entry_timeout = ATTR_TIMEOUT_S;
-	if (node->kind != FILE_JOURNAL && node->kind != FILE_SUPER && node->kind != FILE_STATUS)
-		ret->attr_timeout = ATTR_TIMEOUT_S;
+	ret->attr_timeout = fs_attr_timeout(node);
 }
 
 static void reply_entry(struct fs *fs, fuse_req_t req, const struct node *node)

@@ -82,6 +82,7 @@ void fs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
 
 /* fs_attr.c */
 void fs_attr_of(struct fs *fs, const struct node *node, struct stat *ret); /* ours: never blocks */
+double fs_attr_timeout(const struct node *node); /* for how many seconds the kernel may keep them */
 int fs_attr_through(struct fs *fs, const struct node *node, struct stat *ret); /* LiteFS' file: blocks */
 bool fs_is_through(const struct node *node);
 bool fs_is_stale(const struct node *node); /* a database that may want db_refresh() before it is looked at */
