@@ -616,6 +616,14 @@ static int parse(int argc, char **argv)
 	return 0;
 }
 
+/* Which of its checks has found a database malformed. */
+static void on_log(void *arg, int code, const char *text)
+{
+	(void)arg;
+	if ((code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB)
+		fprintf(stderr, "stress: client %d: SQLite says (%d) %s\n", opt.id, code, text);
+}
+
 int main(int argc, char **argv)
 {
 	static struct worker workers[MAX_THREADS];
@@ -623,6 +631,7 @@ int main(int argc, char **argv)
 
 	if (parse(argc, argv))
 		return usage();
+	sqlite3_config(SQLITE_CONFIG_LOG, on_log, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
 	if (opt.ack) {
