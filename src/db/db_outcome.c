@@ -227,23 +227,13 @@ void db_report_unknowns_locked(struct db *db, struct pos pos, bool absent)
 void db_give_up_unknowns_locked(struct db *db)
 {
 	struct pos pos = {0};
-	int err;
 
 	if (!db->unknown_count)
 		return;
-	if (db->absent) {
-		db_report_unknowns_locked(db, (struct pos){0}, true);
-	} else {
-		err = db_files_get_locked(db);
-		if (!err) {
-			pthread_mutex_unlock(&db->mu);
-			err = lfs_files_pos(&db->files, &pos);
-			pthread_mutex_lock(&db->mu);
-			db_files_put_locked(db);
-		}
-		if (!err)
-			db_report_unknowns_locked(db, pos, false);
-	}
+	if (db->absent)
+		db_report_unknowns_locked(db, pos, true);
+	else if (db_look_at_pos_locked(db, &pos) == 0)
+		db_report_unknowns_locked(db, pos, false);
 	while (db->unknown_count) {
 		log_verdict(db, &db->unknowns[0], "not_found_before_the_end");
 		db->stats.verdicts_none++;

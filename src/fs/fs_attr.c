@@ -80,7 +80,7 @@ struct attr_task {
 /*
  * Some change without the kernel being told. Of a database it is told, but the kernel takes an answer in as "known again" before it takes
  * the size: of two threads that read behind what was the end, the second would believe that nothing is there, and SQLite
- * makes that a page of zeros [ran: 1 of some million reads]. Not kept for any time, the size is asked for by each of them.
+ * makes that a page of zeros [ran: ARCHITECTURE.md]. Not kept for any time, the size is asked for by each of them.
  */
 double fs_attr_timeout(const struct node *node)
 {

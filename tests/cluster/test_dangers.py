@@ -307,8 +307,7 @@ def test_litefs_hangs__umount_by_force__litefwd_goes_on_with_the_next():
         create(cluster)
         node = cluster.nodes[1]
         conn, reader = node.conn(DB, busy_ms=1000), node.conn(DB, busy_ms=1000)
-        verdicts = {"before": insert(conn, "before")}
-        assert verdicts["before"] == "ok"
+        assert insert(conn, "before") == "ok"
         node.litefs_expected = False
         node.litefs.send_signal(signal.SIGSTOP)
         conn.send("INSERT INTO t VALUES ('amid')")
@@ -320,11 +319,8 @@ def test_litefs_hangs__umount_by_force__litefwd_goes_on_with_the_next():
         for waiting in (conn, reader):  # both have waited for LiteFS, whichever
             with contextlib.suppress(SqlError):
                 waiting.result(60)
-        for index, mine in enumerate((conn, reader)):
-            def again(mine=mine, index=index):
-                verdicts["after"] = insert(mine, f"after {index}")
-                return verdicts["after"] == "ok"
-            wait_until("it writes again", again, 60, every=0.3)
+        for mine in (conn, reader):
+            wait_until("it writes again", lambda mine=mine: insert(mine, "after") == "ok", 60, every=0.3)
         assert is_mounted(node.mount)
 
 

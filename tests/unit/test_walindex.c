@@ -502,7 +502,8 @@ static void transfer(struct node *from, struct node *to)
 	to->publishes++;
 	to->clean_ones += to->wal.client_writes == to->index.clean_at;
 	assert_int_equal(walindex_publish(&to->index, &to->wal, frame, f.commit, &patch), 0);
-	assert_in_range(patch.count, 3, 80); /* 3: a new block, right after one that was full to its last entry */
+	/* One piece less for a new block, right after one that was full to its last entry. */
+	assert_in_range(patch.count, old >= 4062 && (old - 4062) % 4096 == 0 ? 3 : 4, 80);
 	memcpy(shm, late, late_size);
 	for (size_t i = 0; i < patch.count; i++) {
 		assert_true(patch.pieces[i].off + patch.pieces[i].len <= to->index.size);
@@ -642,7 +643,7 @@ static void publish__transactions_of_sqlite_both_ways__each_reader_finds_its_own
 		/* It did happen. */
 		assert_true(nodes[i].wal.committed > 8158);
 		assert_true(nodes[i].publishes > 20);
-		assert_true(nodes[i].clean_ones > 2);
+		assert_true(nodes[i].clean_ones > 5);
 		assert_true(nodes[i].junk > 3);
 		assert_true(nodes[i].blocks >= 1);
 	}
